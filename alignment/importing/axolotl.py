@@ -58,7 +58,7 @@ DATA = (
     refused("default_system_message", "write the system message into the rows, or a chat_template with it"),
     dropped("eot_tokens", "the chat template decides which tokens end an answer"),
     converted("special_tokens", "eos_token", "padding and BOS are the tokenizer's", rows.special),
-    converted("tokens", "add_tokens", "", rows.tokens, stages=("sft",)),
+    converted("tokens", "add_tokens", "stage `sft`", rows.tokens),
     converted("train_on_inputs", "", "refused: loss is on answers alone; texts have no prompts", rows.inputs),
     *each(refused, "roles_to_train train_on_eos", "is of an entry of datasets"),
     converted("group_by_length", "train_sampling_strategy", "", by_length),
@@ -243,7 +243,8 @@ def _finish(conversion: Conversion) -> None:
         training.library_targets(conversion)
     if conversion.stage == "grpo":
         per_process = conversion.get("micro_batch_size") * conversion.get("gradient_accumulation_steps")
-        training.rollouts(conversion, per_process, recipe.get("num_generations", 8), epochs="num_epochs")
+        answers, times = recipe.get("num_generations", 8), recipe.get("num_iterations", 1)
+        training.rollouts(conversion, per_process, answers, epochs="num_epochs", steps=times)
     training.finish(conversion)
 
 

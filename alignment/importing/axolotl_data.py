@@ -7,7 +7,7 @@ from typing import Any
 from alignment.data.conversations import REASONING, ROLES
 from alignment.data.keys import TRAINING_MARKS
 from alignment.importing.axolotl_prompts import ALPACA_STYLES, JOINED, TASK, TASK_WITH_INPUT, is_split, jinja
-from alignment.importing.chat_templates import OWN, SHIPPED
+from alignment.importing.chat_templates import ASSISTANT, OWN, SHIPPED, shipped, vicuna
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import Ours, Refuse
 
@@ -62,7 +62,12 @@ UNPAIRED = {
     "argilla_chat": Strategy("kto", {"messages": "completion"}),
 }
 NAMED_TEMPLATES = ("chatml", "llama3")  # of strategies such as `chatml.intel`
-FASTCHAT = {"chatml": "chatml", "vicuna_v1.1": "vicuna", "llama-3": "llama3", "llama3": "llama3"}  # → of this package
+FASTCHAT = {  # template of FastChat → of this package, or text
+    "chatml": "chatml",
+    "vicuna_v1.1": vicuna("{{ bos_token }}", " "),
+    "llama-3": "llama3",
+    "llama3": "llama3",
+}
 
 
 def datasets(ours: str) -> Any:
@@ -151,7 +156,7 @@ def _template_of(conversion: Conversion, given: dict[str, Any]) -> str | None:
     if name == "jinja" or (text and not name):
         return str(text)
     if name in SHIPPED:
-        return str(name)
+        return shipped(conversion, name)
     if where is given and name != "tokenizer_default":
         conversion.note("datasets", f"chat_template {name}: {OWN}")
     return None
@@ -165,6 +170,8 @@ def _template_of_sharegpt(conversion: Conversion, given: dict[str, Any]) -> str 
     if name in FASTCHAT:
         if not given.get("conversation") and not conversion.given.get("chat_template"):
             conversion.note("chat_template", "of type: sharegpt without conversation")
+        if FASTCHAT[name] in SHIPPED:
+            conversion.differences["datasets"] = f"type: sharegpt begins with {ASSISTANT!r} where a row has no system"
         return FASTCHAT[name]
     conversion.note("datasets", f"conversation {name}: {OWN}")
     return None
@@ -246,9 +253,9 @@ def _unpaired(name: str, detail: str) -> tuple[Strategy, str | None]:
 def _user_defined(conversion: Conversion, kind: dict[str, Any]) -> tuple[Strategy, str | None]:
     """Return the layout and chat template of a `type` that is written out."""
     if conversion.stage == "dpo":
-        return _written(kind, {"instruction": "prompt", **COMPARED}, "alpaca_preference")
+        return _written(kind, ("prompt", *COMPARED), "preference")
     if conversion.stage == "kto":
-        return _written(kind, {"instruction": "prompt", "output": "completion", "label": "label"}, "kto")
+        return _written(kind, ("prompt", "completion", "label"), "kto")
     columns = {key: str(kind.get(f"field_{key}") or key) for key in ("instruction", "input", "output", "system")}
     if not kind.get("field_system"):
         columns.pop("system")
@@ -268,13 +275,11 @@ def _user_defined(conversion: Conversion, kind: dict[str, Any]) -> tuple[Strateg
     return Strategy("alpaca", columns), jinja(prompt, system)
 
 
-def _written(kind: dict[str, Any], fields: dict[str, str], layout: str) -> tuple[Strategy, str | None]:
+def _written(kind: dict[str, Any], fields: tuple[str, ...], layout: str) -> tuple[Strategy, str | None]:
+    """Return the layout of texts that are trained as they are: axolotl reads `field_system` in formats alone."""
     formats = [
         key for key in kind if key.endswith("_format") and kind[key] not in (None, f"{{{key.removesuffix('_format')}}}")
     ]
     if formats:
         raise Refuse(f"{formats[0]}: write the chat template as Jinja text in chat_template")
-    columns = {ours: str(kind.get(f"field_{theirs}") or theirs) for ours, theirs in fields.items()}
-    if kind.get("field_system"):
-        columns["system"] = str(kind["field_system"])
-    return Strategy(layout, columns), None
+    return Strategy(layout, {key: str(kind.get(f"field_{key}") or key) for key in fields}), None

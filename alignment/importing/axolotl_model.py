@@ -3,7 +3,7 @@
 from alignment.importing import axolotl_training as run
 from alignment.importing import axolotl_values as to
 from alignment.importing.keys import converted, dropped, each, refused, renamed, same
-from alignment.importing.values import FASTER, NOT_ROUNDED, REMOTE_CODE, attention, eight_bits
+from alignment.importing.values import FASTER, NOT_ROUNDED, REMOTE_CODE, attention, eight_bits, from_scratch
 
 MULTIMODAL = "is of images and sound; text alone is trained here"
 MODEL = (
@@ -72,7 +72,7 @@ MODEL = (
         refused, "model_quantization_config model_quantization_config_kwargs",
         "a checkpoint of quantised weights is not dequantised; name a copy of the model in 16 bits",
     ),
-    converted("reinit_weights", "from_scratch", "stage `pretrain`", to.from_scratch),
+    converted("reinit_weights", "from_scratch", "stage `pretrain`", from_scratch),
     *each(refused, "processor_type image_size image_resize_algorithm freeze_mm_modules", MULTIMODAL),
     *each(dropped, "skip_prepare_dataset processor_kwargs", "rows are read anew at each start"),
 )  # fmt: skip

@@ -38,7 +38,7 @@ def jinja(prompt: str, system: str, system_with_input: str = "", with_input: str
         opening = f"({split}) if {INPUT!r} in message['content'] else ({opening})"
     return (
         "{{ bos_token }}{% for message in messages %}"
-        "{% if message['role'] == 'system' %}{{ message['content'] + '\\n' }}"
+        "{% if message['role'] == 'system' %}{{ message['content'] }}"
         f"{{% elif message['role'] == 'user' %}}{{{{ {opening} }}}}"
         f"{{% else %}}{{{{ {behind!r} + message['content'] + eos_token }}}}{{% endif %}}{{% endfor %}}"
         f"{{% if add_generation_prompt %}}{{{{ {behind!r} }}}}{{% endif %}}"

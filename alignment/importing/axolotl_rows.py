@@ -7,6 +7,7 @@ from alignment.importing.axolotl_data import datasets
 from alignment.importing.chat_templates import by_name
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import OFF_HERE, Drop, Notice, Ours, Refuse
+from alignment.importing.values import new_tokens
 
 BUFFER = 10_000  # rows, of axolotl's default, from which the next one is drawn
 
@@ -30,7 +31,7 @@ def tokens(conversion: Conversion, value: Any) -> Ours:
         raise Drop(OFF_HERE)
     if isinstance(value, dict):
         return special(conversion, value)
-    return {"add_tokens": value}
+    return new_tokens(conversion, value)
 
 
 def template(conversion: Conversion, value: Any) -> Ours:

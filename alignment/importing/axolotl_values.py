@@ -13,6 +13,7 @@ from alignment.importing.keys import (
     converted,
 )
 from alignment.importing.values import (
+    SAMPLING_CAP,
     attention,
     listed,
     target_modules,
@@ -46,6 +47,8 @@ OF_TRL = {
     "scale_rewards": "scale_rewards",
     "mask_truncated_completions": "mask_truncated_completions",
 }
+READ = ("reward_funcs", "reward_weights", "use_vllm", "vllm_mode", "vllm_server_host", "vllm_server_port",
+        "vllm_importance_sampling_cap", "vllm_importance_sampling_correction")  # fmt: skip
 UNREAD = (
     "vllm_",
     "reward_",
@@ -191,15 +194,6 @@ def configuration(conversion: Conversion, value: Any) -> Ours:
     raise Drop("experts have their load-balancing loss, with the coefficient of the model, without a key")
 
 
-def from_scratch(conversion: Conversion, value: Any) -> Ours:
-    """Convert `reinit_weights`."""
-    if not value:
-        raise Drop(OFF_HERE)
-    if conversion.stage != "pretrain":
-        raise Refuse("random weights are trained in stage pretrain alone")
-    return {"from_scratch": True}
-
-
 def attention_named(name: str) -> Convert:
     """Return the conversion of a switch that names an attention implementation."""
 
@@ -224,12 +218,16 @@ def grpo(conversion: Conversion, value: Any) -> Ours:
         if key not in OF_TRL and not key.startswith(UNREAD) and each not in (None, False):
             raise Refuse(f"{key} is not read in stage grpo")
     ours = {OF_TRL[key]: each for key, each in value.items() if key in OF_TRL and each is not None}
+    if unread := [key for key, each in value.items() if key.startswith(UNREAD) and key not in READ and each]:
+        conversion.note("scorers", f"not read of trl: {', '.join(unread)}")
     functions = [str(name) for name in value.get("reward_funcs") or []]
     weights = value.get("reward_weights") or [1.0] * len(functions)
     if len(weights) != len(functions):
         raise Refuse(f"has {len(functions)} of reward_funcs and {len(weights)} of reward_weights")
     ours["scorers"] = [scorer(name, weight) for name, weight in zip(functions, weights, strict=True)]
     if value.get("use_vllm"):
+        is_capped, cap = value.get("vllm_importance_sampling_correction"), value.get("vllm_importance_sampling_cap")
+        ours["importance_sampling_cap"] = None if is_capped is False else cap or SAMPLING_CAP
         ours |= {"rollout_engine": "vllm", "vllm_mode": value.get("vllm_mode") or "server"}
         if ours["vllm_mode"] == "server":
             host, port = value.get("vllm_server_host") or "127.0.0.1", value.get("vllm_server_port") or 8000

@@ -170,7 +170,8 @@ class Conversion:
             ours = {name: found for name, found in ours.items() if isinstance(found, dict) or name not in self.recipe}
         for name, found in ours.items():
             if name in self.recipe and isinstance(found, dict) and isinstance(self.recipe[name], dict):
-                self.recipe[name] = {**self.recipe[name], **found}
+                known = self.recipe[name]
+                self.recipe[name] = {**found, **known} if fate == "default" else {**known, **found}
             else:
                 self.recipe[name] = found
                 if self.notes.get(name) == self._default_note:

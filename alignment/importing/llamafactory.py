@@ -9,7 +9,7 @@ from alignment.importing import training
 from alignment.importing.conversion import Conversion, Peer
 from alignment.importing.keys import converted, dropped, each, refused, renamed, same
 from alignment.importing.llamafactory_data import datasets
-from alignment.importing.values import FASTER, NOT_ROUNDED, TRACKING, held_out, target_modules
+from alignment.importing.values import FASTER, NOT_ROUNDED, TRACKING, from_scratch, held_out, target_modules
 
 OTHER_LOSS = "no loss here is the same"
 OTHER_OPTIMIZER = "no optimizer of transformers' Trainer is the same; name one in optim"
@@ -31,9 +31,9 @@ MODEL = (
     converted("double_quantization", "use_bnb_nested_quant", "", to.of_bits("use_bnb_nested_quant"), default=True),
     converted("quantization_method", "", "bitsandbytes alone", to.quantizer),
     converted("pure_bf16", "dtype", "bfloat16", to.pure),
-    converted("add_tokens", "add_tokens", "", to.tokens, stages=("sft",)),
-    converted("add_special_tokens", "add_tokens", "", to.tokens, stages=("sft",)),
-    renamed("train_from_scratch", "from_scratch", stages=("pretrain",)),
+    converted("add_tokens", "add_tokens", "stage `sft`", to.tokens),
+    converted("add_special_tokens", "add_tokens", "stage `sft`", to.tokens),
+    converted("train_from_scratch", "from_scratch", "stage `pretrain`", from_scratch),
     *each(
         dropped, "use_fast_tokenizer low_cpu_mem_usage cache_dir adapter_folder use_kv_cache offload_folder",
         "it does not change what is trained",
@@ -74,7 +74,8 @@ MODEL = (
         dropped,
         "image_max_pixels image_min_pixels image_do_pan_and_scan crop_to_patches video_max_pixels video_min_pixels "
         "video_fps video_maxlen use_audio_in_video audio_sampling_rate freeze_vision_tower "
-        "freeze_multi_modal_projector media_dir", MULTIMODAL,
+        "freeze_multi_modal_projector media_dir image_resolution video_resolution image_max_resolution "
+        "video_max_resolution", MULTIMODAL,
     ),
     refused("visual_inputs", "text alone is trained here, no images"),
     refused("train_mm_proj_only", "trains a part of a multimodal model"),
@@ -136,7 +137,11 @@ TUNING = (
     converted(
         "freeze_trainable_layers", "peft_config", "trainable_layers", to.only_for("freeze", to.layers), default=2,
     ),
-    converted("freeze_trainable_modules", "", "all of each layer", to.only_for("freeze", to.frozen)),
+    converted("num_layer_trainable", "peft_config", "trainable_layers", to.only_for("freeze", to.layers)),
+    *each(
+        converted, "freeze_trainable_modules name_module_trainable", "", "all of each layer",
+        to.only_for("freeze", to.frozen),
+    ),
     refused("freeze_extra_modules", "name the modules in peft_config: {modules_to_save: [...]}"),
     refused("use_llama_pro", "trains new layers of an expanded model"),
     *each(
@@ -172,6 +177,11 @@ TUNING = (
     converted("early_stopping_steps", "early_stopping_patience", "", to.early),
     dropped("plot_loss", "`alignment report` draws the curves"),
     dropped("compute_accuracy", "accuracy is logged always"),
+    *each(
+        dropped, "enable_torch_profiler profiler_output_dir profiler_wait_steps profiler_warmup_steps "
+        "profiler_active_steps profiler_repeat profiler_record_shapes profiler_profile_memory profiler_with_stack "
+        "profile_modules", "it does not change what is trained",
+    ),
     *each(dropped, "include_effective_tokens_per_second include_tokens_per_second", "speed is logged always"),
     converted("use_swanlab", "report_to", "swanlab", to.swanlab),
     renamed("swanlab_project", "project"),

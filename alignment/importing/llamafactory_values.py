@@ -7,7 +7,7 @@ from alignment.importing import training
 from alignment.importing.chat_templates import by_name
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import OFF_HERE, Drop, Key, Ours, Refuse, converted
-from alignment.importing.values import attention, listed, target_modules
+from alignment.importing.values import attention, listed, new_tokens, target_modules
 
 STAGES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "dpo": "dpo", "kto": "kto", "ppo": "ppo", "orpo": "dpo"}
 
@@ -243,7 +243,7 @@ def tokens(conversion: Conversion, value: Any) -> Ours:
     words = listed(value) if value else []
     if not words:
         raise Drop(OFF_HERE)
-    return {"add_tokens": words}
+    return new_tokens(conversion, words)
 
 
 def early(conversion: Conversion, value: Any) -> Ours:

@@ -76,7 +76,8 @@ DATA = (
     converted("datasets", "datasets", "", of_list),
     converted("dataset_mixture", "datasets", "a weight below 1 is a slice: `split: train[:50%]`", of_mixture),
     converted("dataset_mixer", "datasets", "and `eval_datasets`, with dataset_splits", of_mixer),
-    *each(dropped, "dataset_splits dataset_configs dataset_kwargs", "it is a part of datasets"),
+    *each(dropped, "dataset_splits dataset_configs", "it is a part of datasets"),
+    converted("dataset_kwargs", "", "the chat template writes all tokens of a row", to.dataset_options),
     converted("test_split_size", "test_split_size", "a share; of a number of rows, slices of `split`", to.tests),
     converted("preprocessing_num_workers", "dataset_num_proc", "", training.processes),
     dropped("streaming", "data are read whole"),
@@ -162,13 +163,12 @@ SAMPLING = (
     to.of_vllm("vllm_gpu_memory_utilization"),
     to.of_vllm("vllm_tensor_parallel_size"),
     to.of_vllm("vllm_enable_sleep_mode"),
-    renamed("vllm_importance_sampling_cap", "importance_sampling_cap"),
-    renamed("vllm_importance_sampling_clip_max", "importance_sampling_cap"),
-    *each(
-        dropped,
-        "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_min",
-        "ratios of training to sampling are capped by token; importance_sampling_cap: null turns it off",
-    ),
+    *each(converted, "vllm_importance_sampling_cap vllm_importance_sampling_clip_max", "importance_sampling_cap",
+          "default 3.0", to.cap, stages=to.SAMPLED),
+    converted("vllm_importance_sampling_correction", "importance_sampling_cap", "false is null", to.corrected,
+              stages=to.SAMPLED),
+    converted("vllm_importance_sampling_mode", "", to.BY_TOKEN, to.sampling_mode, stages=to.SAMPLED),
+    refused("vllm_importance_sampling_clip_min", "ratios have no lower bound", stages=to.SAMPLED),
     converted("vllm_max_model_len", "vllm_max_model_length", "", lambda _, value: {"vllm_max_model_length": value}),
     same("vllm_max_model_length"),
     converted("vllm_server_host", "vllm_server_base_url", "`http://HOST:PORT`", to.server, stages=to.SAMPLED),
@@ -234,6 +234,7 @@ def _finish(conversion: Conversion) -> None:
     if stage == "ppo":
         _finish_ppo(conversion)
     if stage in ("grpo", "rloo"):
+        to.correct_sampling(conversion)
         per_process = conversion.get("per_device_train_batch_size") * _per_generation(conversion)
         given = conversion.given.get("generation_batch_size")
         processes = conversion.processes

@@ -13,7 +13,7 @@ from alignment.importing.keys import (
     Refuse,
     converted,
 )
-from alignment.importing.values import FASTER, held_out
+from alignment.importing.values import FASTER, SAMPLING_CAP, held_out
 
 EVALUATED_TOO = ("datasets", "eval_datasets")
 SAMPLED = ("grpo", "rloo", "ppo")
@@ -139,6 +139,47 @@ def of_vllm(name: str) -> Key:
         return {name: value}
 
     return converted(name, name, "", convert, stages=SAMPLED)
+
+
+BY_TOKEN = "the ratio of training to sampling is capped by token, as token_truncate has it"
+
+
+def cap(conversion: Conversion, value: Any) -> Ours:
+    """Convert `vllm_importance_sampling_clip_max`."""
+    if not conversion.given.get("use_vllm"):
+        raise Drop("has no effect without use_vllm: true")
+    return {"importance_sampling_cap": value}
+
+
+def corrected(conversion: Conversion, value: Any) -> Ours:
+    """Convert `vllm_importance_sampling_correction`."""
+    if value is False and conversion.given.get("use_vllm"):
+        return {"importance_sampling_cap": None}
+    raise Drop("it is on" if conversion.given.get("use_vllm") else "has no effect without use_vllm: true")
+
+
+def sampling_mode(_: Conversion, value: Any) -> Ours:
+    """Convert `vllm_importance_sampling_mode`."""
+    raise Drop(BY_TOKEN)
+
+
+def correct_sampling(conversion: Conversion) -> None:
+    """Set TRL's cap of the ratio of training to sampling, and tell where its mode is another."""
+    if conversion.recipe.get("rollout_engine") != "vllm":
+        return
+    if "importance_sampling_cap" not in conversion.recipe:
+        conversion.recipe["importance_sampling_cap"] = SAMPLING_CAP
+        conversion.note("importance_sampling_cap", "default of TRL")
+    mode = conversion.given.get("vllm_importance_sampling_mode") or "sequence_mask"
+    if mode != "token_truncate" and conversion.recipe["importance_sampling_cap"] is not None:
+        conversion.differences["vllm_importance_sampling_mode"] = f"{BY_TOKEN}; TRL's is {mode}"
+
+
+def dataset_options(_: Conversion, value: Any) -> Ours:
+    """Convert `dataset_kwargs`."""
+    if isinstance(value, dict) and value.get("skip_prepare_dataset"):
+        raise Refuse("rows that are tokenised beforehand are not read; name the data set of their texts")
+    raise Drop("the chat template writes all tokens of a row")
 
 
 def server(conversion: Conversion, value: Any) -> Ours:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.config.documents import read_bytes, read_yaml
+from alignment.config.loading import own_keys
+from alignment.config.schema import STAGES
 from alignment.errors import JsonError, NotJson, RecipeError
 from alignment.importing.keys import OFF_HERE, Drop, Ours, Refuse
 from alignment.strict_json import parse
@@ -19,6 +21,7 @@ REMOTE_CODE = (
 FASTER = "makes the same computation faster or smaller; it changes nothing that is trained"
 TRACKING = "a tracker's own settings are its environment variables"
 LAUNCHER = "the launcher decides it; see docs/launch.md"
+SAMPLING_CAP = 3.0  # TRL's default of the ratio of training to sampling
 NOT_ROUNDED = "the activations are not rounded"
 
 
@@ -161,7 +164,28 @@ def attention(value: Any) -> Ours:
     }  # fmt: skip
     if value in (None, "auto", False):
         raise Drop("the implementation is chosen by the machine")
+    if value is True:  # of older versions
+        return {"attn_implementation": "flash_attention_2"}
     return {"attn_implementation": names.get(str(value), str(value))}
+
+
+def new_tokens(conversion: "Conversion", words: list[str]) -> Ours:
+    """Return tokens that are added to the tokenizer.
+
+    Raises: Refuse in a stage without the key.
+    """
+    if "add_tokens" not in own_keys(STAGES[conversion.stage]):
+        raise Refuse("tokens are added and trained in stage sft; start this stage from such a model")
+    return {"add_tokens": words}
+
+
+def from_scratch(conversion: "Conversion", value: Any) -> Ours:
+    """Convert a key that starts from random weights."""
+    if not value:
+        raise Drop(OFF_HERE)
+    if conversion.stage != "pretrain":
+        raise Refuse("random weights are trained in stage pretrain alone")
+    return {"from_scratch": True}
 
 
 def by_length(_: Any, value: Any) -> Ours:

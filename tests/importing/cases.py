@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from alignment.config import check_file
+from alignment.data.template_texts import template_text
 from alignment.importing.command import convert
 from alignment.importing.conversion import Conversion, Options
 from alignment.importing.training import effective_batch
@@ -53,3 +54,22 @@ def require(folder: Path, case: Case, peer: str) -> None:
     assert set(conversion.given) <= fates.keys()
     assert {key: fates[key] for key in case.dropped} == dict.fromkeys(case.dropped, "dropped")
     assert all(outcome.reason for outcome in conversion.outcomes if outcome.fate == "dropped")
+
+
+def rendered(template: str, first: str = "Why?") -> str:
+    """Return the text of three messages, of which the last is to be answered."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    talk = [
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": "So."},
+        {"role": "user", "content": "And?"},
+    ]
+    (text,), _ = render_jinja_template(
+        conversations=[talk],
+        chat_template=template_text(template),
+        add_generation_prompt=True,
+        bos_token="<s>",
+        eos_token="</s>",
+    )
+    return str(text)

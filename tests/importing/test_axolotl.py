@@ -2,9 +2,8 @@
 
 import pytest
 
-from alignment.data.template_texts import template_text
 from alignment.importing.conversion import Options
-from tests.importing.cases import Case, imported, require
+from tests.importing.cases import Case, imported, rendered, require
 
 HEAD = "base_model: some/model\nlearning_rate: 0.0002\n"
 ALPACA = "datasets:\n  - path: a/tasks\n    type: alpaca\n"
@@ -237,7 +236,7 @@ CASES = {
         "sft", "datasets:\n  - {path: a/b, type: sharegpt, conversation: chatml}\n", 1, {"chat_template": "chatml"},
     ),
     "sft, sharegpt without conversation": case(
-        "sft", "datasets:\n  - {path: a/b, type: sharegpt}\n", 1, {"chat_template": "vicuna"},
+        "sft", "datasets:\n  - {path: a/b, type: sharegpt}\n", 1, {"datasets": [{"path": "a/b", "format": "sharegpt"}]},
     ),
     "sft, prompts of their own": case(
         "sft", "chat_template: llama3\ndatasets:\n  - {path: a/b, type: alpaca}\n", 1, {"chat_template": "alpaca"},
@@ -285,9 +284,15 @@ CASES = {
             "datasets": [{"path": "a/sums", "name": "main", "format": "prompt"}], "beta": 0.001, "max_new_tokens": 128,
             "scorers": [{"kind": "function", "name": "is_right", "function": "rewards:is_right", "weight": 2.0}],
             "num_generations": 4, "rollout_batch_size": 32, "total_episodes": 320, "rollout_engine": "vllm",
-            "vllm_server_base_url": "http://127.0.0.1:8000",
+            "vllm_server_base_url": "http://127.0.0.1:8000", "importance_sampling_cap": 3.0,
         },
         options=Options(processes=2),
+    ),
+    "grpo, whose answers are trained on twice": case(
+        "grpo",
+        "datasets: [{path: a/sums, type: r.t}]\nrl: grpo\nmicro_batch_size: 8\nmax_steps: 10\n"
+        "trl: {reward_funcs: [r.f], num_iterations: 2}\n",
+        8, {"num_iterations": 2, "rollout_batch_size": 8, "total_episodes": 40},
     ),
     "reward": case(
         "reward",
@@ -332,6 +337,40 @@ def test_a_prompt_whose_end_depends_on_the_input_joins_it(tmp_path):
     assert rendered(recipe["chat_template"]) == "<s>Why?\n= So.</s>And?\n= "
 
 
+POLITE = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        (CHAT + "chat_template: alpaca\n",
+         "<s>### Instruction:\nWhy?\n\n### Response:\nSo.</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"),
+        (CHAT + "    chat_template: alpaca\n",
+         "<s>### Instruction:\nWhy?\n\n### Response:\nSo.</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"),
+        ("datasets:\n  - {path: a/b, type: sharegpt}\n",
+         f"<s>{POLITE} USER: Why? ASSISTANT: So.</s>USER: And? ASSISTANT:"),
+    ],
+)  # fmt: skip
+def test_a_chat_template_has_the_texts_that_axolotl_gives_it(tmp_path, text, prompt):
+    assert rendered(imported(tmp_path, case("sft", text, 1, {}), "axolotl").recipe["chat_template"]) == prompt
+
+
+@pytest.mark.parametrize(
+    ("rl", "fields", "entry"),
+    [
+        ("dpo", "field_prompt: q\n      field_system: s", {"format": "preference", "columns": {"prompt": "q"}}),
+        ("kto", "field_prompt: q\n      prompt_format: '{prompt}'", {"format": "kto", "columns": {"prompt": "q"}}),
+    ],
+)
+def test_preferences_whose_fields_are_named_are_texts_as_they_are(tmp_path, rl, fields, entry):
+    text = f"rl: {rl}\ndatasets:\n  - path: a/b\n    type:\n      {fields}\n"
+    recipe = imported(tmp_path, case(rl, text, 1, {}), "axolotl").recipe
+    assert recipe["datasets"] == [{"path": "a/b", **entry}]
+
+
 def test_a_style_of_alpaca_has_both_of_its_prompts(tmp_path):
     text = "datasets:\n  - {path: a/tasks, type: 'alpaca:chat'}\n"
     recipe = imported(tmp_path, case("sft", text, 1, {}), "axolotl").recipe
@@ -344,24 +383,6 @@ def test_a_style_of_alpaca_has_both_of_its_prompts(tmp_path):
         f"<s>SYSTEM: {task}, paired with an input that provides further context{rest}request.\n"
         "USER: Why?\nIt is.\nASSISTANT:So.</s>"
     )
-
-
-def rendered(template, first="Why?"):
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    talk = [
-        {"role": "user", "content": first},
-        {"role": "assistant", "content": "So."},
-        {"role": "user", "content": "And?"},
-    ]
-    (text,), _ = render_jinja_template(
-        conversations=[talk],
-        chat_template=template_text(template),
-        add_generation_prompt=True,
-        bos_token="<s>",
-        eos_token="</s>",
-    )
-    return text
 
 
 REFUSED = {
@@ -379,6 +400,7 @@ REFUSED = {
     "context_parallel_size": CHAT + "context_parallel_size: 2\n",
     "curriculum_sampling": CHAT + "curriculum_sampling: true\nsample_packing: true\n",
     "processor_type": CHAT + "processor_type: AutoProcessor\n",
+    "tokens": PAIRS + "chatml.intel\nrl: dpo\ntokens: [<|a|>]\n",
     "sample_packin": CHAT + "sample_packin: true\n",
 }
 

@@ -8,7 +8,7 @@ from alignment.errors import RecipeError
 from alignment.importing.command import convert, import_file
 from alignment.importing.conversion import Options
 from alignment.importing.writing import recipe_text
-from tests.importing.cases import Case, imported, require
+from tests.importing.cases import Case, imported, rendered, require
 
 OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 INFO = {
@@ -232,6 +232,27 @@ CASES = {
 }  # fmt: skip
 
 
+OLDER = case(
+    "sft", "stage: sft\nfinetuning_type: freeze\ndataset: tasks\nflash_attn: true\nnum_layer_trainable: 8\n"
+    "name_module_trainable: all\n", 8,
+    {"attn_implementation": "flash_attention_2", "peft_method": "freeze", "peft_config": {"trainable_layers": 8}},
+)  # fmt: skip
+
+
+def test_older_names_keep_their_meaning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    require(tmp_path, OLDER, "llamafactory")
+
+
+def test_the_template_vicuna_has_its_system_message(tmp_path):
+    text = HEAD.replace("template: qwen", "template: vicuna") + "stage: sft\ndataset: tasks\n"
+    recipe = imported(tmp_path, Case(text, "sft", 8, {}, files=FILES), "llamafactory").recipe
+    assert rendered(recipe["chat_template"]) == (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions.USER: Why? ASSISTANT:So.</s>USER: And? ASSISTANT:"
+    )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_recipe_keeps_its_meaning(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -248,6 +269,8 @@ REFUSED = {
     "default_system": "stage: sft\ndataset: tasks\ndefault_system: Be kind.\n",
     "use_asft_loss": "stage: sft\ndataset: tasks\nuse_asft_loss: true\n",
     "ref_model": "stage: dpo\ndataset: pairs\nref_model: other/model\n",
+    "train_from_scratch": "stage: sft\ndataset: tasks\ntrain_from_scratch: true\n",
+    "add_special_tokens": "stage: dpo\ndataset: pairs\nadd_special_tokens: <|a|>,<|b|>\n",
     "lora_rnak": "stage: sft\ndataset: tasks\nlora_rnak: 8\n",
 }
 

@@ -5,6 +5,7 @@ import pytest
 from alignment.errors import RecipeError
 from alignment.importing.command import convert, import_file
 from alignment.importing.conversion import Options
+from alignment.importing.writing import recipe_text
 from tests.importing.cases import Case, imported, require
 
 HEAD = "model_name_or_path: some/model\noutput_dir: out\n"
@@ -179,8 +180,14 @@ CASES = {
         "gradient_accumulation_steps: 2\nnum_iterations: 2\nnum_train_epochs: 2\n",
         16,
         {"rollout_engine": "vllm", "vllm_mode": "server", "vllm_server_base_url": "http://10.0.0.1:9000",
-         "rollout_batch_size": 32, "num_mini_batches": 2, "num_iterations": 2, "total_episodes": 1600},
+         "rollout_batch_size": 32, "num_mini_batches": 2, "num_iterations": 2, "total_episodes": 1600,
+         "importance_sampling_cap": 3.0},
         options=Options(rows=100),
+    ),
+    "grpo, whose sampling is not corrected": case(
+        "grpo", "dataset_name: a/prompts\nreward_funcs: r.f\nmax_steps: 2\nuse_vllm: true\n"
+        "vllm_importance_sampling_correction: false\nvllm_importance_sampling_mode: token_truncate\n", 8,
+        {"importance_sampling_cap": None}, dropped=("vllm_importance_sampling_mode",),
     ),
     "rloo": Case(
         "model_name_or_path: m\noutput_dir: out/rloo\ndataset_name: a/prompts\nreward_funcs: r.f\nmax_steps: 10\n"
@@ -324,6 +331,11 @@ def test_keys_of_several_scripts_leave_the_choice_to_names(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(f"model_name_or_path: m\ndataset_name: a/b\n{text}", encoding="utf-8")
     assert convert(str(tmp_path / name), None, Options()).stage == stage
+
+
+def test_another_mode_of_correcting_the_sampling_is_told(tmp_path):
+    text = HEAD + "dataset_name: a/prompts\nreward_funcs: r.f\nmax_steps: 2\nuse_vllm: true\n"
+    assert "TRL's is sequence_mask" in recipe_text(imported(tmp_path, Case(text, "grpo", 8, {}), "trl"))
 
 
 def test_a_stage_that_does_not_train_is_refused(tmp_path, monkeypatch):
