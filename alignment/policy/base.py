@@ -37,6 +37,7 @@ from alignment.policy.placing import placed_config
 from alignment.policy.quantised import (
     compute_as_configured,
     quantization,
+    require_as_stored,
     require_own_bits,
     require_quantisable,
     require_quantised,
@@ -340,7 +341,8 @@ def load_base(
     classifies = cls is AutoModelForSequenceClassification
     try:
         described = _described(cls, base, keys, options["revision"], **config)
-        if keys.bits and getattr(described, "quantization_config", None) is None:
+        stored = getattr(described, "quantization_config", None) is not None
+        if keys.bits and not stored:
             options["quantization_config"] = quantization(keys, options["dtype"], whole)
         with report_left_to_us():
             model, info = cls.from_pretrained(
@@ -355,7 +357,7 @@ def load_base(
         require_finite(dict(model.named_parameters()), base)
     if keys.bits and not whole:
         require_quantised(model, keys, base)
-    return compute_as_configured(model, base)
+    return compute_as_configured(model, base, stored=stored)
 
 
 def _described(cls: Any, base: str, keys: ModelKeys, revision: str, **config: Any) -> Any:
@@ -367,6 +369,7 @@ def _described(cls: Any, base: str, keys: ModelKeys, revision: str, **config: An
     if Path(base).is_dir() and not getattr(keys, "from_scratch", False):
         shapes = tensor_shapes(Path(base))
         require_floats(Path(base), described)
+        require_as_stored(Path(base), described)
         require_described(cls, described, Path(base), shapes, trust_remote_code=keys.trust_remote_code)
     return described
 

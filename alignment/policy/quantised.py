@@ -1,6 +1,7 @@
 """Bases in 4 or 8 bits: what a recipe's keys, or a model's own files, ask for."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,10 +9,12 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor
 from transformers.integrations.bitsandbytes import Bnb4bitDeserialize, Bnb8bitDeserialize
 
+from alignment.config.launched import is_sharded
 from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError, named_inputs
 from alignment.policy import eight_bits, four_bits
+from alignment.policy.stored_bits import require_layers_as_stored, require_stored_bits
 
 READERS = (Bnb4bitDeserialize, Bnb8bitDeserialize)  # transformers' operations on stored quantised weights
 
@@ -21,14 +24,16 @@ def quantization(keys: ModelKeys, dtype: torch.dtype, whole: Sequence[str] = ())
     return eight_bits.quantization(whole) if keys.load_in_8bit else four_bits.quantization(keys, dtype, whole)
 
 
-def compute_as_configured(model: Any, name: str) -> Any:
+def compute_as_configured(model: Any, name: str, *, stored: bool = False) -> Any:
     """Have a loaded model compute alike in training, scoring and sampling; models without quantised layers do.
 
     Args:
-        name: the model's, in messages.
+        name: the model's, in messages. stored: the model's files are quantised.
 
     Raises: ModelError if a width or a weight cannot be computed with.
     """
+    if stored and not is_sharded():
+        require_layers_as_stored(model, name)
     four_bits.require_exact_layers(model, name)
     four_bits.compute_as_configured(model)
     eight_bits.compute_in_floats(model, name)
@@ -134,6 +139,17 @@ def require_trainable(config: Any, peft: AdapterKeys | None, name: str) -> None:
             f"{name} is quantised already ({_way(stored)}), which cannot train; set peft_method to {others}, or name "
             "the model that it was made from."
         )
+
+
+def require_as_stored(folder: Path, config: Any) -> None:
+    """Refuse a folder whose files hold other weights than its quantization_config states.
+
+    Raises: ModelError.
+    """
+    stored = _stored(config)
+    bits = None if stored is None else _bits(stored)
+    if bits is not None:
+        require_stored_bits(folder, bits)
 
 
 def _stored(config: Any) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ WHOLE, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "ad
 INDEX_LIMITS = Limits(size=64 << 20, depth=8)
 SLACK = 2**24  # parameters that a model may have beyond twice those stored: heads, copies of tied weights
 BUFFER_SLACK = 2**28
+PACKED = 32  # weights that one stored number holds at most, if a library has quantised them
 NAMES_SHOWN = 3
 OUTPUT_LAYERS = ("lm_head", "embed_out", "output_layer")  # of language models, which a classifier leaves out
 FLOATS = re.compile(r"B?F(8|16|32|64).*")  # safetensors' names of types
@@ -90,8 +91,7 @@ def require_floats(folder: Path, config: Any = None) -> None:
     """
     if getattr(config, "quantization_config", None) is not None:
         return
-    files = [folder / WHOLE] if (folder / WHOLE).is_file() else sorted(folder.glob("model-*.safetensors"))
-    for file in [folder / ADAPTER] if config is None else files:
+    for file in [folder / ADAPTER] if config is None else weight_files(folder):
         shapes_in(file)
         with safe_open(file, framework="pt") as tensors:
             dtypes = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}
@@ -110,6 +110,11 @@ def require_floats(folder: Path, config: Any = None) -> None:
             )
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a local model's weights."""
+    return [folder / WHOLE] if (folder / WHOLE).is_file() else sorted(folder.glob("model-*.safetensors"))
+
+
 def require_described(cls: Any, config: Any, folder: Path, shapes: Shapes, *, trust_remote_code: bool) -> None:
     """Refuse a configuration that describes a far larger model than is stored, before memory is taken for it.
 
@@ -125,11 +130,10 @@ def require_described(cls: Any, config: Any, folder: Path, shapes: Shapes, *, tr
             f"{folder}: config.json has num_hidden_layers {layers:,}, but the weights hold {len(shapes):,} tensors in "
             "all; put the model's own config.json back."
         )
-    if getattr(config, "quantization_config", None) is not None:  # several weights are packed in one stored number
-        return
+    packed, most = (PACKED, " at most") if getattr(config, "quantization_config", None) is not None else (1, "")
     with _uncut(), torch.device("meta"):
         model = cls.from_config(config, trust_remote_code=trust_remote_code)
-    stored = sum(_numbers(shape) for shape in shapes.values())
+    stored = packed * sum(_numbers(shape) for shape in shapes.values())
     parameters = {name: _numbers(tuple(tensor.shape)) for name, tensor in model.named_parameters()}
     buffers = {name: _numbers(tuple(tensor.shape)) for name, tensor in model.named_buffers()}
     for described, slack in ((parameters, SLACK), (buffers, BUFFER_SLACK)):
@@ -137,7 +141,7 @@ def require_described(cls: Any, config: Any, folder: Path, shapes: Shapes, *, tr
             largest = max(described, key=lambda name: described[name])
             raise ModelError(
                 f"{folder}: config.json describes {sum(described.values()):,} numbers ({largest} alone has "
-                f"{described[largest]:,}), but the weights hold {stored:,}; put the model's own config.json back."
+                f"{described[largest]:,}), but the weights hold {stored:,}{most}; put the model's own config.json back."
             )
 
 
