@@ -163,7 +163,7 @@ TRAINER = (
         "swanlab_log_completions swanlab_completion_log_interval swanlab_completion_max_buffer "
         "swanlab_experiment_name swanlab_project trackio_space_id mlflow_tracking_uri mlflow_experiment_name "
         "hf_mlflow_log_artifacts comet_api_key comet_workspace comet_experiment_key comet_mode comet_online "
-        "comet_experiment_config", TRACKING,
+        "comet_experiment_config comet_project_name", TRACKING,
     ),
     converted("use_tensorboard", "report_to", "tensorboard", run.tracker("tensorboard")),
     converted("use_mlflow", "report_to", "mlflow", run.tracker("mlflow")),
@@ -177,7 +177,7 @@ TRAINER = (
         "generation_max_new_tokens generation_temperature generation_top_p generation_top_k generation_prompt_ratio "
         "generation_do_sample eval_table_size eval_table_max_new_tokens eval_max_new_tokens do_bench_eval "
         "bench_dataset bench_split do_causal_lm_eval eval_causal_lm_metrics max_packed_sequence_len torchdistx_path "
-        "gradio_title "
+        "gradio_title gradio_share gradio_server_name gradio_server_port gradio_max_new_tokens gradio_temperature "
         "dpo_generate_during_eval inference", "it does not change what is trained",
     ),
     *each(dropped, "loss_watchdog_threshold loss_watchdog_patience", "a loss that is not finite ends the run"),

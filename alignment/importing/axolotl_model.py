@@ -13,8 +13,8 @@ MODEL = (
     same("model_revision"),
     *each(converted, "base_model_config tokenizer_config", "", "it is of the model's folder", to.of_the_model),
     *each(
-        dropped, "model_type tokenizer_type cls_model_config is_llama_derived_model is_falcon_derived_model "
-        "is_mistral_derived_model is_qwen_derived_model tokenizer_use_fast tokenizer_legacy "
+        dropped, "model_type type_of_model tokenizer_type cls_model_config is_llama_derived_model "
+        "is_falcon_derived_model is_mistral_derived_model is_qwen_derived_model tokenizer_use_fast tokenizer_legacy "
         "tokenizer_save_jinja_files tokenizer_use_mistral_common base_model_ignore_patterns",
         "it follows from the model's folder",
     ),
@@ -50,7 +50,8 @@ MODEL = (
     *each(
         dropped,
         "liger_rope liger_rms_norm liger_layer_norm liger_glu_activation liger_rms_norm_gated liger_cross_entropy "
-        "liger_fused_linear_cross_entropy liger_use_token_scaling swiglu_use_kernel", FASTER,
+        "liger_fused_linear_cross_entropy liger_use_token_scaling swiglu_use_kernel liger_swiglu "
+        "pad_to_multiple_of collator_pad_to_longest qlora_fsdp_alt_loader", FASTER,
     ),
     converted("torch_compile", "torch_compile", "", run.compile),
     *each(
@@ -60,8 +61,9 @@ MODEL = (
     *each(dropped, "torch_compile_backend torch_compile_mode", FASTER),
     *each(
         refused,
-        "overrides_of_model_kwargs rope_scaling use_onebitllms scaling_softmax added_tokens_overrides "
-        "shrink_embeddings fix_untrained_tokens", "it changes the model, which is trained as its folder describes it",
+        "s2_attention use_pose overrides_of_model_kwargs rope_scaling use_onebitllms scaling_softmax "
+        "added_tokens_overrides shrink_embeddings fix_untrained_tokens",
+        "it changes the model, which is trained as its folder describes it",
     ),
     *each(
         dropped,
@@ -117,7 +119,8 @@ TUNING = (
     *each(
         dropped, "relora_steps relora_warmup_steps relora_anneal_steps relora_prune_ratio relora_cpu_offload "
         "jagged_restart_steps jagged_restart_warmup_steps jagged_restart_anneal_steps lisa_step_interval "
-        "lisa_layers_attribute spectrum_model_name", "it is of a key that is refused where it is on",
+        "lisa_layers_attribute spectrum_model_name relora_prune_method pose_split_on_token_ids pose_max_context_len "
+        "pose_num_chunks", "it is of a key that is refused where it is on",
     ),
     *each(refused, "fp8 fp8_enable_fsdp_float8_all_gather", "computation in 8 bits is not supported"),
     converted("plugins", "", "those that make the same computation faster are dropped, others refused", to.plugins),

@@ -45,6 +45,10 @@ def detect(path: str, given: dict[str, Any], wanted: str | None) -> Peer:
     if wanted is not None:
         if wanted not in PEERS:
             raise RecipeError([f"--from {wanted}: must be one of {', '.join(PEERS)}{did_you_mean(wanted, PEERS)}"])
+        others = [name for name, models in MODEL_OF.items() if given.keys() & models]
+        if others and wanted not in others:
+            model = next(key for key in given if key in MODEL_OF[others[0]])
+            raise RecipeError([f"--from {wanted}: {path} is of {' or '.join(others)}, by its key {model}"])
         return PEERS[wanted]
     if given.get("stage") in STAGES and "datasets" in given:
         raise RecipeError([f"{path}: is a recipe of this project already; `alignment check` checks it"])

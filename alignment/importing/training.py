@@ -151,7 +151,11 @@ OLDER_NAMES = (
     dropped("use_liger_kernel", FASTER),
     dropped("enable_liger_kernel", FASTER),
     dropped("save_safetensors", "weights are safetensors always"),
-    dropped("hub_model_revision", "a run does not wait for the Hub; upload its folder once it is finished"),
+    *each(
+        dropped,
+        "hub_model_revision push_to_hub_revision",
+        "a run does not wait for the Hub; upload its folder once it is finished",
+    ),
     *each(dropped, "local_rank num_machines main_process_ip main_process_port machine_rank", LAUNCHER),
     dropped("num_processes", "start the recipe on as many with `alignment launch`; the batch counts them"),
     converted("accelerate_config", "", "names the strategy of `alignment launch`", accelerate),

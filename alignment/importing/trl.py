@@ -92,7 +92,7 @@ DATA = (
         to.max_prompt,
     ),
     same("max_length", "null: no bound", default=1024, nullable=True, stages=("sft", "dpo", "kto", "reward")),
-    dropped("max_target_length", "max_length bounds prompt and answer together"),
+    *each(dropped, "max_target_length max_source_length", "max_length bounds prompt and answer together"),
     dropped("truncation_mode", "rows are cut at their end in sft, and follow on_bad_row elsewhere"),
     to.whole("completion_only_loss", "loss is on answers alone"),
     noticed(

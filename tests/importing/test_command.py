@@ -63,6 +63,7 @@ def test_a_file_of_two_peers_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "base_model: m\nsequence_len: 9\nmodel_name_or_path: m\ndataset_name: d\nuse_peft: true\n"
     assert "may be of trl or axolotl; name one with --from" in refused(text)
+    assert refused(TRL, "axolotl") == "--from axolotl: x.yaml is of trl or llamafactory, by its key model_name_or_path"
     assert "--from trll: must be one of trl, llamafactory, axolotl; did you mean trl?" in refused(TRL, "trll")
 
 
