@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from alignment.config.rules.combinations import (
+    ONE_PROCESS,
+    Combination,
+    broken_by_itself,
+    broken_under,
+    values_of,
+)
 from alignment.config.schema import AdapterKeys, PolicyGradientRecipe, Recipe
 from alignment.planner.machine import GIB, STRATEGIES, Machine
 from alignment.planner.memory import StagePlan, plan_stage
@@ -52,10 +59,22 @@ def changes(plan: StagePlan, planned: Mapping[str, Recipe]) -> list[Change]:
 
 def _first_that_helps(plan: StagePlan, planned: Mapping[str, Recipe]) -> tuple[Idea, StagePlan] | None:
     for idea in _ideas(plan):
+        if refused(idea.recipe, idea.machine):
+            continue
         other = plan_stage(idea.recipe, idea.machine, planned)
         if other.peak.total < plan.peak.total:
             return idea, other
     return None
+
+
+def refused(recipe: Recipe, machine: Machine) -> list[Combination]:
+    """Return what a stage refuses of what its recipe and strategy put together.
+
+    Stages that run in one process do so in a pipeline too, whatever the others are planned for.
+    """
+    given = recipe.stage, values_of(recipe)
+    found = [*broken_by_itself(*given), *broken_under(*given, machine.strategy, gpu=machine.gpu)]
+    return [one for one in found if one.stages != ONE_PROCESS]
 
 
 def _ideas(plan: StagePlan) -> Iterator[Idea]:
@@ -162,6 +181,7 @@ def _divisors(number: int) -> list[int]:
 def cheapest_strategy(plan: StagePlan, planned: Mapping[str, Recipe]) -> Solution | None:
     """Find the first strategy, ordered by communication, with which some microbatch fits; None if there is none."""
     names = CHEAPEST_FIRST if plan.machine.gpus > 1 else [plan.machine.strategy]
+    names = [name for name in names if not refused(plan.recipe, plan.machine.using(name))]
     return next((one for name in names if (one := largest_microbatch(plan, planned, name)) is not None), None)
 
 

@@ -16,7 +16,7 @@ from alignment.config.schema.prepare import PrepareRecipe
 from alignment.config.schema.synthesize import SynthesizeRecipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError, RecipeError
-from alignment.planner.advice import Change, Solution, changes, solutions, verdict
+from alignment.planner.advice import Change, Solution, changes, refused, solutions, verdict
 from alignment.planner.calls import Calls, calls_of_writer
 from alignment.planner.hours import Time, time_of
 from alignment.planner.machine import GIB, Machine
@@ -60,6 +60,7 @@ class Found:
             "trainable_parameters": plan.trainable,
             "assumption": plan.assumption,
             "time": dataclasses.asdict(self.time),
+            "refused": [one.key for one in refused(plan.recipe, plan.machine)],
             "changes": [dataclasses.asdict(change) for change in self.changes],
             "solved": [one.to_json() for one in self.solved or []],
         }
@@ -152,6 +153,9 @@ def show(found: Found, console: Console) -> None:
     console.print(_bar(plan), soft_wrap=True)
     good = plan.spare >= 0
     console.print(f"[{'green' if good else 'red'}]{verdict(plan)}[/]", soft_wrap=True)
+    for broken in refused(plan.recipe, plan.machine):
+        told = f"{broken.what.replace('`', '')} is refused: {broken.reason}; {broken.remedy}"
+        console.print(f"  {told}", soft_wrap=True, markup=False)
     for place, sizes in (("the host", plan.host), ("the disk", plan.disk)):
         for name, size in sizes.items():
             console.print(f"On {place}, all processes together: {name} {size / GIB:.1f} GiB", soft_wrap=True)

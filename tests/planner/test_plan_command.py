@@ -300,6 +300,29 @@ def test_changes_come_in_order_of_harm(base: Path) -> None:
     assert not found[-1].fits
 
 
+def test_advice_is_nothing_that_the_stage_refuses(base: Path) -> None:
+    """Of the other ideas each is exhausted: the smallest microbatch, with gradient checkpointing."""
+    library = {"gradient_checkpointing": True, "per_device_train_batch_size": 1}
+    in_floats_alone = sft(base, peft_method="hra", library=library)
+    assert changes(plan_stage(in_floats_alone, Machine(memory=1)), {}) == []  # 4 bits
+    eight = sft(base, load_in_8bit=True, library=library)
+    plan = plan_stage(eight, Machine(gpus=2, strategy="zero2", memory=1))
+    assert changes(plan, {}) == []  # shards
+    short = dataclasses.replace(plan.machine, memory=plan.peak.total - 1)
+    assert cheapest_strategy(dataclasses.replace(plan, machine=short), {}) is None
+
+
+def test_a_plan_names_what_its_stage_refuses(tmp_path: Path, base: Path) -> None:
+    out = tmp_path / "plan.json"
+    file = sft_file(tmp_path, base, load_in_8bit=True, per_device_train_batch_size=1)
+    code, text = run(file, "--gpus", "2", "--strategy", "zero3", "--json", str(out))
+    assert code == 0, text
+    assert "load_in_8bit and weights in shards (ZeRO-3, FSDP2) is refused: a shard of the integers lacks" in text
+    assert json.loads(out.read_text())["stages"][0]["refused"] == ["load_in_8bit"]
+    code, text = run(file, "--gpus", "2", "--strategy", "zero2")
+    assert "is refused" not in text
+
+
 def test_a_ppo_batch_is_what_fits_a_minibatch(base: Path) -> None:
     recipe = ppo(base, rollout_batch_size=16, num_mini_batches=4)
     best = largest_microbatch(plan_stage(recipe, Machine()), {})
