@@ -17,7 +17,7 @@ PARALLEL = "tensor, pipeline and expert parallelism are not supported; ZeRO-3 an
 MULTIMODAL = "is of images, video and audio; text alone is trained here"
 KL = {"kl_coef": 0.2, "kl_estimator": "k1", "kl_placement": "reward", "adaptive_kl_horizon": 10_000}
 LOSS = {"cliprange": 0.2, "cliprange_high": 0.2, "dual_clip": None, "vf_coef": 0.1, "cliprange_value": 0.2,
-        "gamma": 1.0, "lam": 0.95, "value_model": "head", "advantage_estimator": "gae"}  # fmt: skip
+        "gamma": 1.0, "lam": 0.95, "lam_value": 0.95, "value_model": "head", "advantage_estimator": "gae"}  # fmt: skip
 MODEL = (
     converted("model_name_or_path", "model_name_or_path", "", to.model),
     converted("adapter_name_or_path", "model_name_or_path", "one adapter, which goes on training", to.adapter),

@@ -278,7 +278,8 @@ def _per_generation(conversion: Conversion) -> int:
 
 def _finish_ppo(conversion: Conversion) -> None:
     recipe = conversion.recipe
-    for key, value in {"cliprange_high": recipe["cliprange"], "dual_clip": None, "temperature": 0.7}.items():
+    own = {"cliprange_high": recipe["cliprange"], "dual_clip": None, "temperature": 0.7, "lam_value": recipe["lam"]}
+    for key, value in own.items():
         recipe.setdefault(key, value)
         conversion.note(key, "of TRL's PPO")
     if recipe.get("reward_model_path"):

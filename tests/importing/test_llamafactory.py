@@ -223,7 +223,8 @@ CASES = {
         {
             "reward_model_path": "saves/reward", "rollout_batch_size": 32, "num_mini_batches": 2, "num_ppo_epochs": 3,
             "total_episodes": 3000, "normalize_scores": "running", "adaptive_kl_target": 6.0, "kl_coef": 0.2,
-            "cliprange": 0.2, "cliprange_high": 0.2, "dual_clip": None, "value_model": "head", "max_new_tokens": 256,
+            "cliprange": 0.2, "cliprange_high": 0.2, "dual_clip": None, "value_model": "head", "lam_value": 0.95,
+            "max_new_tokens": 256,
             "max_prompt_length": 2048, "on_bad_row": "skip", "temperature": 0.95, "top_p": 0.9, "top_k": 0,
         },
         absent=("num_train_epochs", "gradient_accumulation_steps"),

@@ -207,6 +207,7 @@ CASES = {
             "num_mini_batches": 2, "total_episodes": 10_000, "max_new_tokens": 64, "missing_eos_penalty": 1.0,
             "kl_coef": 0.03, "cliprange": 0.2, "cliprange_high": 0.2, "dual_clip": None, "temperature": 0.7,
             "learning_rate": 3e-6, "value_model": "model", "value_model_path": "my/reward", "num_ppo_epochs": 2,
+            "lam": 0.95, "lam_value": 0.95,
         },
         dropped=("stop_token", "model_name_or_path"),
     ),
