@@ -42,6 +42,7 @@ from alignment.policy.quantised import (
     require_quantisable,
     require_quantised,
     require_trainable,
+    require_whole_copies,
 )
 from alignment.policy.tasks import (
     auto_class,
@@ -190,6 +191,8 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
         with torch.device("meta"):
             model = cls.from_config(described, trust_remote_code=keys.trust_remote_code)
         require_quantisable(model, keys, source.base)
+        if trainable and peft is not None and source.adapter is None:
+            require_whole_copies(model, keys, peft)
         if keys.load_in_4bit and best_device().type == "cpu":
             widths = quantized_widths(model, keys, _whole(source, keys, trainable, peft))
             require_exact(widths, source.base, keys.bnb_4bit_quant_type)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.integrations.bitsandbytes import Bnb4bitDeserialize, Bnb8bitDeserialize
 
 from alignment.config.launched import is_sharded
-from alignment.config.methods import methods_where
+from alignment.config.methods import TuningMethod, methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError, named_inputs
 from alignment.policy import eight_bits, four_bits
@@ -49,7 +49,10 @@ def require_own_bits(keys: ModelKeys, config: Any, name: str) -> None:
     Raises: ModelError.
     """
     if keys.load_in_4bit and keys.load_in_8bit:
-        raise ModelError(f"load_in_4bit and load_in_8bit cannot both be true for {name}; take one of them out.")
+        raise ModelError(
+            f"load_in_4bit and load_in_8bit cannot both be true for {name}; take one of them out, or, if its run "
+            "recorded it, set it to false (--no_load_in_4bit, --no_load_in_8bit)."
+        )
     stored = _stored(config)
     if stored is None or keys.bits is None:
         return
@@ -133,11 +136,35 @@ def require_trainable(config: Any, peft: AdapterKeys | None, name: str) -> None:
     if stored is None:
         return
     bits = _bits(stored)
-    if peft is None or peft.method.trains_base or not peft.method.allows_bits(bits):
-        others = methods_where(lambda method: not method.trains_base and method.allows_bits(bits))
+    if peft is None or not _stays_quantised(peft.method, bits):
+        others = methods_where(lambda method: _stays_quantised(method, bits))
         raise ModelError(
             f"{name} is quantised already ({_way(stored)}), which cannot train; set peft_method to {others}, or name "
             "the model that it was made from."
+        )
+
+
+def _stays_quantised(method: TuningMethod, bits: int | None) -> bool:
+    """Whether a method trains nothing of a base whose files are quantised, and no copy of it."""
+    return not method.trains_base and not method.copies_modules and method.allows_bits(bits)
+
+
+@named_inputs()
+def require_whole_copies(model: Any, keys: ModelKeys, peft: AdapterKeys) -> None:
+    """Refuse to train copies of modules beside an adapter, where the base holds them in 4 or 8 bits.
+
+    Args:
+        model: may be on the meta device.
+
+    Raises: ModelError, with the exit code of a recipe's faults.
+    """
+    copied = tuple(peft.fields().get("modules_to_save") or ())
+    inside = tuple(f"{name}." for name, _ in model.named_modules() if copied and name.endswith(copied))
+    lost = sorted(name for name in quantized_modules(model, keys) if f"{name}.".startswith(inside))
+    if inside and lost:
+        raise ModelError(
+            f"lora_modules_to_save: {lost[0]} is held in {keys.bits} bits, of which no copy can train; take it out, or "
+            f"take load_in_{keys.bits}bit out."
         )
 
 

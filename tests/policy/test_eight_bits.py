@@ -156,7 +156,7 @@ def test_a_model_stored_in_8_bits_computes_as_one_that_is_rounded_here(base, tmp
 def test_a_model_stored_in_8_bits_trains_no_weights_of_its_own(base, tmp_path):
     quantised = BitsAndBytesConfig(load_in_8bit=True)
     AutoModelForCausalLM.from_pretrained(base, quantization_config=quantised).save_pretrained(tmp_path)
-    for method in ("full", "hra"):
+    for method in ("full", "hra", "freeze"):
         given = keys(str(tmp_path), method)
         with pytest.raises(
             ModelError, match=r"\(bitsandbytes, 8 bits\), which cannot train; set peft_method to lora"
@@ -165,6 +165,19 @@ def test_a_model_stored_in_8_bits_trains_no_weights_of_its_own(base, tmp_path):
         assert no.value.exit_code == 2
     given = keys(str(tmp_path), "lora")
     require_loadable(given, trainable=True, peft=given)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_copies_of_quantised_modules_do_not_train(base, bits):
+    def require(**more):
+        given = keys(str(base), "lora", **{f"load_in_{bits}bit": True}, **more)
+        require_loadable(given, trainable=True, peft=given)
+
+    for name in ("up_proj", "mlp"):
+        with pytest.raises(ModelError, match=rf"modules_to_save: model.layers.0.mlp.\w+ is held in {bits} bits") as no:
+            require(lora_modules_to_save=[name])
+        assert no.value.exit_code == 2
+    require(lora_modules_to_save=["lm_head", "embed_tokens"])
 
 
 @pytest.mark.parametrize("bits", [4, 8])
