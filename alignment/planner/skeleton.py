@@ -30,6 +30,7 @@ from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
 from alignment.policy.placing import module_names, placed_config
 from alignment.policy.prompt_models import new_prompt
+from alignment.policy.quantised import as_stored
 from alignment.policy.roles import Roles
 from alignment.policy.targets import require_no_other_layer
 from alignment.policy.tasks import auto_class, require_task, task_for
@@ -166,6 +167,7 @@ def bare(cls: Any, plan: Blueprint, keys: ModelKeys, *, full: bool, gpu: bool, p
             config._attn_implementation = None  # which the attempt has set
             model = cls.from_config(config, dtype=dtype)
     model.requires_grad_(full)
+    keys = as_stored(keys, config)
     if keys.bits and not full:
         arithmetic = torch.bfloat16 if gpu else torch.float32
         for module in _quantised(model):

@@ -49,10 +49,7 @@ def require_own_bits(keys: ModelKeys, config: Any, name: str) -> None:
     Raises: ModelError.
     """
     if keys.load_in_4bit and keys.load_in_8bit:
-        raise ModelError(
-            f"load_in_4bit and load_in_8bit cannot both be true for {name}; take one of them out, or, if its run "
-            "recorded it, set it to false (--no_load_in_4bit, --no_load_in_8bit)."
-        )
+        raise ModelError(f"load_in_4bit and load_in_8bit cannot both be true for {name}; take one of them out.")
     stored = _stored(config)
     if stored is None or keys.bits is None:
         return
@@ -63,25 +60,33 @@ def require_own_bits(keys: ModelKeys, config: Any, name: str) -> None:
         )
 
 
-def held_as_stored(keys: ModelKeys, config: Any, name: str) -> ModelKeys:
-    """Return keys that name the bits in which a model's files are quantised already, if they are.
+def as_stored(keys: ModelKeys, config: Any) -> ModelKeys:
+    """Return keys that name how bitsandbytes has quantised a model's files; unchanged if it has not.
 
     Args:
         config: transformers' configuration of the model.
-
-    Raises: ModelError if it is quantised in another way than by bitsandbytes, or than the keys ask for.
     """
     stored = _stored(config)
-    if stored is None:
+    bits = None if stored is None else _bits(stored)
+    if stored is None or bits is None:
         return keys
+    nested = {"use_bnb_nested_quant": bool(stored.get("bnb_4bit_use_double_quant"))} if bits == 4 else {}
+    return keys.in_floats(**{f"load_in_{bits}bit": True}, **nested)
+
+
+def held_as_stored(keys: ModelKeys, config: Any, name: str) -> ModelKeys:
+    """Return keys as `as_stored`, for merging.
+
+    Raises: ModelError if the files are quantised in another way than by bitsandbytes, or than the keys ask for.
+    """
     require_own_bits(keys, config, name)
-    bits = _bits(stored)
-    if bits is None:
+    held, stored = as_stored(keys, config), _stored(config)
+    if stored is not None and held.bits is None:
         raise ModelError(
             f"{name} is quantised ({_way(stored)}), and an adapter is merged into weights that bitsandbytes quantised, "
             "or none did; serve the adapter on it as it is."
         )
-    return keys.model_copy(update={f"load_in_{bits}bit": True})
+    return held
 
 
 def dequantised(model: Any) -> Any:

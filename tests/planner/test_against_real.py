@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from alignment.config.schema import (
     STAGES,
@@ -166,6 +166,15 @@ def test_weights_gradients_and_states_are_right_to_a_hundredth(stage: str, keys:
         value.nbytes for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)
     )
     assert part(plan, "optimizer states") == pytest.approx(states, rel=0.01)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_base_that_is_stored_quantised_is_planned_as_it_is_held(bits: int, base: Path, tmp_path: Path) -> None:
+    quantised = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    AutoModelForCausalLM.from_pretrained(base, quantization_config=quantised).save_pretrained(tmp_path)
+    recipe = recipe_of("sft", tmp_path)
+    planned = part(plan_stage(recipe, CPU), "weights", "adapters, trained")
+    assert planned == pytest.approx(held_bytes(real_model(recipe)), rel=0.01)
 
 
 def test_dynamic_sampling_needs_no_more_memory_and_the_plan_states_its_bound(base: Path) -> None:
