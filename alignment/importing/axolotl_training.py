@@ -233,9 +233,11 @@ def project(conversion: Conversion, value: Any) -> Ours:
 def named(ours: str) -> Convert:
     """Convert `wandb_name`, `wandb_run_id`, `trackio_run_name`."""
 
-    def convert(_: Conversion, value: Any) -> Ours:
+    def convert(conversion: Conversion, value: Any) -> Ours:
         if not value:
             raise Drop(OFF_HERE)
+        if ours in conversion.recipe:
+            raise Drop(f"another key gives {ours}: {conversion.recipe[ours]}")
         return {ours: value}
 
     return convert

@@ -73,12 +73,12 @@ CASES = {
     "cadence": case(
         "sft",
         CHAT + "num_epochs: 4\nval_set_size: 0.05\nevals_per_epoch: 4\nsaves_per_epoch: 2\nlogging_steps: 1\n"
-        "wandb_project: talks\nwandb_name: first\nwandb_entity: us\nmicro_batch_size: 8\n",
+        "wandb_project: talks\nwandb_name: first\nwandb_entity: us\nwandb_run_id: x1\nmicro_batch_size: 8\n",
         8,
         {"test_split_size": 0.05, "eval_strategy": "steps", "eval_steps": 0.0625, "save_strategy": "steps",
          "save_steps": 0.125, "num_train_epochs": 4.0, "per_device_eval_batch_size": 8, "report_to": ["wandb"],
          "project": "talks", "run_name": "first"},
-        dropped=("wandb_entity",),
+        dropped=("wandb_entity", "wandb_run_id"),
     ),
     "once an epoch": case(
         "sft", CHAT + "val_set_size: 0.1\nevals_per_epoch: 1\nsaves_per_epoch: 1\n", 1,
