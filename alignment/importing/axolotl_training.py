@@ -160,7 +160,8 @@ def _total_steps(conversion: Conversion) -> int | None:
     if rows and not conversion.get("sample_packing"):
         given = conversion.given.get("batch_size") or 0
         batch = conversion.get("micro_batch_size") * conversion.get("gradient_accumulation_steps")
-        steps = math.ceil(rows * float(conversion.get("num_epochs")) / (max(given, batch) * conversion.processes))
+        whole = max(given, batch, 1) * conversion.processes
+        steps = math.ceil(rows * float(conversion.get("num_epochs")) / whole)
     known = [number for number in (steps, longest) if number and number > 0]
     return int(min(known)) if known else None
 

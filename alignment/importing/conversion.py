@@ -192,7 +192,7 @@ class Conversion:
             raise Refuse(f"must be a number above 0, found {shown(value)}")
         try:
             return key.convert(self, value)
-        except (TypeError, ValueError, AttributeError, KeyError, OverflowError):
+        except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError):
             raise Refuse(f"{shown(value)} is no value that {self.peer.title} gives this key") from None
 
     def _record(self, key: Key, value: Any, fate: Fate, ours: Iterable[tuple[str, Any]] = (), reason: str = "") -> None:

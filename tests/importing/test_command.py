@@ -67,6 +67,14 @@ def test_a_file_of_two_peers_is_asked_for(tmp_path, monkeypatch):
     assert "--from trll: must be one of trl, llamafactory, axolotl; did you mean trl?" in refused(TRL, "trll")
 
 
+def test_a_batch_below_one_is_refused_where_steps_are_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "base_model: m\nmicro_batch_size: -1\ndatasets: [{path: a/b, type: chat_template}]\n"
+    Path("x.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"micro_batch_size: must be a number above 0, found -1"):
+        import_file("x.yaml", None, Options(rows=100), tmp_path, lambda line: None)
+
+
 def test_keys_of_the_trainer_do_not_make_a_file_one_of_axolotl(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yaml").write_text(TRL + "fp16: true\nbf16: false\ngroup_by_length: true\nstrict: false\n")
