@@ -165,9 +165,14 @@ def _adapter(adapter: Mergeable, folder: Path, out: Path) -> Written:
     adapter.tokenizer.save_pretrained(folder)
     write_generation(folder, adapter.generation)
     notes = [note]
-    if adapter.keys.bits:
-        kind = adapter.keys.bnb_4bit_quant_type if adapter.keys.load_in_4bit else "int8"
-        notes.append(f"It was trained on a base in {adapter.keys.bits} bits ({kind}); serve it on the same.")
+    if adapter.keys.load_in_4bit:
+        kind = adapter.keys.bnb_4bit_quant_type
+        notes.append(f"It was trained on a base in 4 bits ({kind}); serve it on the same.")
+    if adapter.keys.load_in_8bit:
+        notes.append(
+            "It was trained on a base in 8 bits (int8) whose activations are not rounded. vLLM makes no such base, and "
+            "transformers' own 8-bit layers round activations; the merged model computes what the run does."
+        )
     return Written({**_portable(adapter), "rank": rank, "largest_logit_difference": difference}, notes, rank)
 
 

@@ -164,13 +164,16 @@ def test_a_conversion_that_computes_something_else_is_not_written(base, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("bits", "kind"), [(4, "nf4"), (8, "int8")])
-def test_an_adapter_on_a_quantised_base_names_it(tmp_path, bits, kind):
+@pytest.mark.parametrize(
+    ("bits", "told"),
+    [(4, "4 bits (nf4); serve it on the same"), (8, "8 bits (int8) whose activations are not rounded")],
+)
+def test_an_adapter_on_a_quantised_base_names_it(tmp_path, bits, told):
     held = {f"load_in_{bits}bit": True}
     save_tiny_model(tmp_path / "base", hidden_size=64)
     run = trained_adapter(tmp_path / "base", tmp_path / "run", **held)
     written(run, tmp_path / "out", as_adapter=True)
-    assert f"trained on a base in {bits} bits ({kind})" in (tmp_path / "out/README.md").read_text()
+    assert f"trained on a base in {told}" in (tmp_path / "out/README.md").read_text()
     written(run, tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(merged.config, "quantization_config")
