@@ -264,6 +264,10 @@ def _user_defined(conversion: Conversion, kind: dict[str, Any]) -> tuple[Strateg
         raise Refuse("system_format: write the chat template as Jinja text in chat_template")
     if not text:
         raise Refuse("format: is missing")
+    if not kind.get("no_input_format"):
+        conversion.differences["no_input_format"] = (
+            "rows without an input have the format; axolotl writes their instruction alone, unless the key is given"
+        )
     prompt, system = re.sub(r"[ \n]*\{input\}", "", str(text)), str(kind.get("system_prompt") or "")
     if prompt.count("{instruction}") != 1 or re.search(r"\{(?!instruction\})\w+\}", prompt):
         raise Refuse(f"format: {text!r} is not one instruction; write the chat template as Jinja text in chat_template")

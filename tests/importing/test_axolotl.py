@@ -327,6 +327,12 @@ def test_a_prompt_that_is_written_out_becomes_a_chat_template(tmp_path):
     assert rendered(template, "Why?\n\n### Input:\nIt is.").startswith("<s>Hm.[Q] Why? It is.\n[A] So.</s>")
 
 
+def test_a_format_that_rows_without_an_input_lack_is_told(tmp_path):
+    text = 'datasets:\n  - path: a/tasks\n    type: {format: "[Q] {instruction} {input}\\n[A] "}\n'
+    conversion = imported(tmp_path, case("sft", text, 1, {}), "axolotl")
+    assert "axolotl writes their instruction alone" in conversion.differences["no_input_format"]
+
+
 def test_a_prompt_whose_end_depends_on_the_input_joins_it(tmp_path):
     text = (
         "datasets:\n  - path: a/tasks\n    type:\n"
