@@ -81,8 +81,8 @@ class Answering:
     ) -> Iterator[None]:
         """Write the answers of `begin`, a token of each at every step.
 
-        An answer is a function of policy, prompt, sampling keys and turn; other policies beside it change nothing. The
-        same policy given twice answers twice.
+        An answer is a function of policy, prompt, sampling keys and turn; other policies beside it change its rounding
+        alone. The same policy given twice answers twice.
 
         Args:
             interrupted: whether to stop before the next token.

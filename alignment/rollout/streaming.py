@@ -35,8 +35,8 @@ def stream(
 ) -> Iterator[list[int | None]]:
     """Yield the next token of each row, None for a row that has ended, until all have.
 
-    A row's tokens are those that `TransformersEngine` samples with it at the same place of the same seed; they do not
-    depend on the other rows. The last token of a row is a stop token, or the row has `max_new_tokens`.
+    A row's tokens are those that `TransformersEngine` samples with it at the same place of the same seed; of the other
+    rows they depend by rounding alone. The last token of a row is a stop token, or the row has `max_new_tokens`.
 
     Args:
         sampling: temperature, top_p, top_k and seed; stop tokens and lengths are the rows'.
