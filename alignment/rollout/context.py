@@ -10,7 +10,7 @@ def is_encoder_decoder(config: Any) -> bool:
 
 def context_of(model: Any) -> int | None:
     """Return how many tokens of prompt and answer a model reads; None if its configuration has no limit."""
-    context = getattr(_text_config(model), "max_position_embeddings", None)
+    context = getattr(text_config(model), "max_position_embeddings", None)
     return None if context is None else int(context) - virtual_tokens(model)
 
 
@@ -36,6 +36,7 @@ def virtual_tokens(model: Any) -> int:
     return int(getattr(prompts, "longest", 0))
 
 
-def _text_config(model: Any) -> Any:
+def text_config(model: Any) -> Any:
+    """Return the configuration of a model's language part; None if it has none."""
     config: Any = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config

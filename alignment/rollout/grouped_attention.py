@@ -32,11 +32,12 @@ def grouped_attention(
 
     Args:
         query: (batch, heads, queries, width). key, value: (batch, groups of heads, time, width).
-        attention_mask: (batch, 1, queries, time) bool, True for what is attended to.
+        attention_mask: (batch, 1, queries, time) bool, True for what is attended to. Others go to `sdpa`.
     Returns: (batch, queries, heads, width), and no weights.
     """
     batch, heads, queries, width = query.shape
-    if queries != 1 or attention_mask is None or any(options.get(name) is not None for name in BESIDE):
+    for_all_heads = attention_mask is not None and attention_mask.shape[1] == 1
+    if queries != 1 or not for_all_heads or any(options.get(name) is not None for name in BESIDE):
         usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
         found: tuple[Tensor, Tensor | None] = usual(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options

@@ -13,7 +13,7 @@ from alignment.rollout.buckets import COLUMNS, bucket
 from alignment.rollout.context import virtual_tokens
 from alignment.rollout.grouped_attention import configs_on_cpu, grouped
 from alignment.rollout.reading import Reading
-from alignment.rollout.steps import StepInputs, innermost, last_logits, takes_ready_mask
+from alignment.rollout.steps import StepInputs, innermost, last_logits, longrope_from, takes_ready_mask
 
 State = tuple[Tensor, Tensor]  # keys and values of a layer, (rows, heads, columns, width)
 
@@ -51,7 +51,10 @@ def sequences_of(model: nn.Module, part: int) -> "Slots | Apart":
         part: tokens of a prompt that are read in one pass.
     """
     together = all(
-        takes_ready_mask(innermost(one)) and not virtual_tokens(innermost(one)) and not virtual_tokens(one)
+        takes_ready_mask(innermost(one))
+        and longrope_from(one) is None
+        and not virtual_tokens(innermost(one))
+        and not virtual_tokens(one)
         for one in parts_of(model)
     )
     return Slots(model, part) if together else Apart(model)

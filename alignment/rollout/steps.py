@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alignment.rollout.cache import RoomyLayer, with_room
-from alignment.rollout.context import is_encoder_decoder
+from alignment.rollout.context import is_encoder_decoder, text_config
 
 
 class StepInputs:
@@ -120,6 +120,17 @@ def takes_ready_mask(model: Any) -> bool:
         and "create_causal_mask" in names
         and not any("alibi" in name for name in names)
     )
+
+
+def longrope_from(model: Any) -> int | None:
+    """Return the tokens beyond which a model has LongRoPE's other frequencies at every position; None: it has one set.
+
+    Keys that were rotated with the first set do not fit the second. In transformers (`dynamic_rope_update` in
+    modeling_rope_utils.py) the longest row of a batch decides for all of them. https://arxiv.org/abs/2402.13753
+    """
+    rope = getattr(text_config(innermost(model)), "rope_parameters", None) or {}
+    sets = [one for one in (rope, *rope.values()) if isinstance(one, dict) and one.get("rope_type") == "longrope"]
+    return min((int(one["original_max_position_embeddings"]) for one in sets), default=None)
 
 
 def has_encoder(model: nn.Module) -> bool:

@@ -14,8 +14,8 @@ from torch import Tensor
 from alignment.errors import ModelError
 from alignment.rollout.engine import RowAdapters
 from alignment.rollout.reading import Reading
-from alignment.rollout.slots import sequences_of
-from alignment.rollout.steps import last_logits
+from alignment.rollout.slots import parts_of, sequences_of
+from alignment.rollout.steps import last_logits, longrope_from
 from alignment.serve.answer import Answer, Piece, TokenLogp
 from alignment.serve.drawing import draw_each, token_logps
 from alignment.serve.waiting import Entry, Waiting
@@ -57,6 +57,7 @@ class Engine:
         self.bounds, self.post = bounds or Bounds(), post or _deliver
         self.sequences = sequences_of(model, PART)
         self.dtype = next(model.parameters()).dtype
+        self._other_frequencies = {longrope_from(part) for part in parts_of(model)} - {None}
         self.rows: list[Answer] = []  # in the order of the sequences
         self._lengths: list[int] = []
         self._waiting = Waiting()
@@ -256,6 +257,9 @@ class Engine:
     def _step(self) -> None:
         """Append the last token of each answer, and draw the next."""
         self._make_room()
+        self._read_again()
+        if not self.rows:
+            return
         self._assign([answer.adapter for answer in self.rows])
         logits = self.sequences.step([answer.ids[-1] for answer in self.rows])
         self._lengths = [length + 1 for length in self._lengths]
@@ -302,6 +306,15 @@ class Engine:
             answer = self.rows[-1]
             self._leave(len(self.rows) - 1)
             put_back.append(Entry(answer.all_ids, [answer]))
+        self._put_back(put_back)
+
+    def _read_again(self) -> None:
+        """Put back the answers whose next token has LongRoPE's other frequencies, which their keys do not fit."""
+        places = [place for place, length in enumerate(self._lengths) if length in self._other_frequencies]
+        put_back = []
+        for place in reversed(places):
+            put_back.append(Entry(self.rows[place].all_ids, [self.rows[place]]))
+            self._leave(place)
         self._put_back(put_back)
 
     def _put_back(self, entries: list[Entry]) -> None:

@@ -15,7 +15,7 @@ import torch
 from alignment.data.rows import Message, Prompt
 from alignment.data.tokenising import TextTooLong
 from alignment.data.unwritten import NameUnwritten, TemplateError
-from alignment.errors import DataError, ModelError
+from alignment.errors import DataError, ModelError, printable
 from alignment.policy.base import config_of
 from alignment.policy.policies import Held, Policy, hold, hold_base
 from alignment.rollout.context import context_of
@@ -229,7 +229,8 @@ class Models:
     def _base(self, held: Held, policy: Policy) -> Base:
         self._require_context(policy, held.context)  # a soft prompt takes a part of it
         context = self._length or held.context or CONTEXT_OF_UNLIMITED
-        tokens = self._cache_tokens or tokens_of_memory(held.model, context, self._bounds.rows)
+        size = bytes_of_token(held.model, policy.path)
+        tokens = self._cache_tokens or tokens_of_memory(held.model, size, context, self._bounds.rows)
         bounds = replace(self._bounds, tokens=tokens)
         engine = Engine(
             held.model, pad_token_id=policy.pad_token_id, adapters=held.adapters, bounds=bounds, post=self._post
@@ -245,13 +246,32 @@ class Models:
         self._served[name] = Served(name, policy, base, own, TokenTexts(policy.tokenizer))
 
 
-def tokens_of_memory(model: Any, context: int, rows: int) -> int:
-    """Return how many tokens the keys and values of a batch may take: as many as it needs, in the memory there is."""
-    wanted = rows * min(context, TOKENS_PER_ROW)
+def bytes_of_token(model: Any, path: str) -> int:
+    """Return the bytes of a token's keys and values; 0 if the model's cache has others.
+
+    Raises: ModelError if the model cannot read a token and keep what it has read, as one without a cache.
+    """
     with torch.no_grad():
         reading = Reading(model, [[0]], 0, None)
-        reading.advance()
-    size = bytes_of(reading.cache)
+        try:
+            reading.advance()
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # of the model's code
+            raise ModelError(
+                f"{path} cannot be served: {type(model).__name__} fails to read a token into a cache "
+                f"({type(error).__name__}: {printable(str(error))})."
+            ) from error
+    return bytes_of(reading.cache)
+
+
+def tokens_of_memory(model: Any, size: int, context: int, rows: int) -> int:
+    """Return how many tokens the keys and values of a batch may take: as many as it needs, in the memory there is.
+
+    Args:
+        size: bytes of one.
+    """
+    wanted = rows * min(context, TOKENS_PER_ROW)
     if not size:
         return max(wanted, context)
     device = next(model.parameters()).device
