@@ -13,7 +13,7 @@ WIDTH = 110
 def recipe_text(conversion: Conversion) -> str:
     """Return the recipe as YAML, with comments at defaults and at keys that the user completes."""
     head = f"# Imported from {conversion.path} ({conversion.peer.title}) by `alignment import`."
-    lines = [head, *(f"# {key}: {told}" for key, told in conversion.differences.items())]
+    lines = [_one(line) for line in (head, *(f"# {key}: {told}" for key, told in conversion.differences.items()))]
     for key, value in conversion.recipe.items():
         note = conversion.unsettled.get(key) or conversion.notes.get(key)
         lines += _entry(key, value, f"set by you: {note}" if key in conversion.unsettled else note)
@@ -24,9 +24,15 @@ def _entry(key: str, value: Any, note: str | None) -> list[str]:
     text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=10**6).rstrip("\n").split("\n")
     if not note:
         return text
+    note = _one(note)
     if len(text) == 1 and len(text[0]) + len(note) + 4 <= WIDTH:
         return [f"{text[0]}  # {note}"]
     return [f"# {note}", *text]
+
+
+def _one(comment: str) -> str:
+    """Return a comment on one line: a name of the file within it may have several, which would be keys."""
+    return " ".join(comment.splitlines())
 
 
 def outcome_lines(conversion: Conversion) -> list[str]:

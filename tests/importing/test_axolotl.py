@@ -1,8 +1,10 @@
 """axolotl's recipes, written after its schemas."""
 
 import pytest
+import yaml
 
 from alignment.importing.conversion import Options
+from alignment.importing.writing import recipe_text
 from tests.importing.cases import Case, imported, rendered, require
 
 HEAD = "base_model: some/model\nlearning_rate: 0.0002\n"
@@ -325,6 +327,13 @@ def test_a_prompt_that_is_written_out_becomes_a_chat_template(tmp_path):
     template = conversion.recipe["chat_template"]
     assert rendered(template) == "<s>Hm.[Q] Why?\n[A] So.</s>[Q] And?\n[A] "
     assert rendered(template, "Why?\n\n### Input:\nIt is.").startswith("<s>Hm.[Q] Why? It is.\n[A] So.</s>")
+
+
+def test_a_name_of_two_lines_adds_no_key(tmp_path):
+    text = CHAT + '    chat_template: "x\\nreport_to: wandb #"\n'
+    written = recipe_text(imported(tmp_path, case("sft", text, 1, {}), "axolotl"))
+    assert "report_to" in written
+    assert "report_to" not in yaml.safe_load(written)
 
 
 def test_a_format_that_rows_without_an_input_lack_is_told(tmp_path):
