@@ -8,8 +8,12 @@ from typing import Any
 from alignment.config.schema import ModelKeys
 from alignment.errors import ModelError, named_inputs
 from alignment.manifest import read_manifest
+from alignment.meter import say_once
 from alignment.policy.adapter_files import read_adapter_config
+from alignment.policy.base import config_of
+from alignment.policy.held import held_as_trained
 from alignment.policy.model_source import ModelSource, resolve_model
+from alignment.policy.quantised import as_stored
 from alignment.policy.weight_files import require_floats
 from alignment.policy.weights import weights_hash
 
@@ -90,4 +94,25 @@ def resolve_on(keys: ModelKeys, paths: Sequence[str], lineage: Mapping[str, Any]
     policy = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     models = {path: RewardModel.resolve(path) for path in paths}
     roles = name_roles([model for model in models.values() if model.fits(policy, lineage)])
+    for model in roles:
+        _tell_bits(model, keys)
     return models | {model.path: model for model in roles}
+
+
+def _tell_bits(model: RewardModel, keys: ModelKeys) -> None:
+    """Report a reward model that trained on the base in another precision than the policy's roles have.
+
+    Args:
+        keys: the policy.
+    """
+    held = held_as_trained(model.path)
+    if not held:
+        return
+    config = config_of(keys)
+    trained, here = (as_stored(each, config) for each in (keys.in_floats(**held), keys))
+    if trained.bits != here.bits:
+        then, now = (f"{each.bits} bits" if each.bits else "floating point" for each in (trained, here))
+        say_once(
+            f"{model.path} was trained on the base in {then}, and scores on it in {now}: its scores differ by the "
+            "rounding. Hold both alike for the scores of training."
+        )

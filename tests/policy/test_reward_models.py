@@ -74,3 +74,22 @@ def test_a_run_resolves_each_reward_model_once(tiny_model_dir, tmp_path, monkeyp
     )
     resolve_on(ModelKeys(model_name_or_path=str(tiny_model_dir)), [path], {})
     assert resolved == [str(tiny_model_dir), path]
+
+
+@pytest.mark.parametrize(
+    ("trained", "here", "told"),
+    [
+        ({"load_in_8bit": True}, {}, "in 8 bits, and scores on it in floating point"),
+        ({"load_in_8bit": True}, {"load_in_4bit": True}, "in 8 bits, and scores on it in 4 bits"),
+        ({"load_in_4bit": False}, {"load_in_8bit": True}, "in floating point, and scores on it in 8 bits"),
+        ({"load_in_8bit": True}, {"load_in_8bit": True}, None),
+        (None, {"load_in_8bit": True}, None),  # nothing is recorded
+    ],
+)
+def test_a_reward_model_that_trained_on_the_base_in_other_bits_is_reported(
+    tiny_model_dir, tmp_path, capsys, trained, here, told
+):
+    path = str(make_reward(tiny_model_dir, tmp_path / "reward", trained and {"recipe": trained}))
+    resolve_on(ModelKeys(model_name_or_path=str(tiny_model_dir), **here), [path], {})
+    line = capsys.readouterr().err
+    assert f"was trained on the base {told}" in line if told else "was trained" not in line
