@@ -43,6 +43,14 @@ def serve(settings: Settings, tell: Tell) -> None:
     Raises: AlignmentError if the extra is not installed, the address cannot be had, the variable holds no token, or
         a model cannot be loaded.
     """
+    with contextlib.suppress(KeyboardInterrupt, Terminated):
+        _serve(settings, tell)
+    with contextlib.suppress(OSError):
+        tell("stopped")
+
+
+def _serve(settings: Settings, tell: Tell) -> None:
+    """Load and serve; uvicorn shuts down on a signal, then raises it again."""
     require_extra("serve")
     from alignment.policy.policies import Policy
     from alignment.serve.adapters import Adapters
@@ -73,10 +81,7 @@ def serve(settings: Settings, tell: Tell) -> None:
                     tell(line)
 
         app = build_app(models, Adapters(models, folders, settings.keys), token, mailbox=mailbox, started=started)
-        with contextlib.suppress(KeyboardInterrupt, Terminated):  # uvicorn shuts down, then raises the signal again
-            server(app, grace_seconds=GRACE_SECONDS, body=error_body).run(sockets=[listener])
-        with contextlib.suppress(OSError):
-            tell("stopped")
+        server(app, grace_seconds=GRACE_SECONDS, body=error_body).run(sockets=[listener])
 
 
 def allowed_folders(settings: Settings) -> Sequence[Path]:

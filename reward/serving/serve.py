@@ -40,6 +40,13 @@ def serve(settings: Settings, tell: Tell) -> None:
     Raises: AlignmentError if the extra is not installed, the address cannot be had, the variable holds no token, or
         the model cannot be loaded.
     """
+    with contextlib.suppress(KeyboardInterrupt, Terminated):
+        _serve(settings, tell)
+    tell("stopped")
+
+
+def _serve(settings: Settings, tell: Tell) -> None:
+    """Load and serve; uvicorn shuts down on a signal, then raises it again."""
     require_extra("serve-reward")
     from alignment.serving.batching import Batcher
     from alignment.serving.server import server
@@ -64,9 +71,7 @@ def serve(settings: Settings, tell: Tell) -> None:
                 tell(line)
 
         app = build_app(batcher, token, limits=limits, started=started)
-        with contextlib.suppress(KeyboardInterrupt, Terminated):  # uvicorn shuts down, then raises the signal again
-            server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
-        tell("stopped")
+        server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
 
 
 def characters_read(context: int | None) -> int:

@@ -11,6 +11,8 @@ import openai
 import pytest
 
 from alignment.errors import ModelError, RecipeError
+from alignment.policy.policies import Policy
+from alignment.run.signals import Terminated
 from alignment.serve.names import named_runs
 from alignment.serve.serve import Settings, allowed_folders, serve
 
@@ -41,6 +43,17 @@ def test_more_than_the_context_is_refused_before_a_model_is_loaded(base, monkeyp
     with pytest.raises(ModelError, match=r"--max_length 257 is more than the context of .*base, 256 tokens") as refused:
         serve(settings, print)
     assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("told", [KeyboardInterrupt(), Terminated(signal.SIGTERM)], ids=repr)
+def test_a_signal_while_models_load_ends_it_as_later(base, monkeypatch, told):
+    def find(*_, **__):
+        raise told
+
+    monkeypatch.setattr(Policy, "find", find)
+    lines = []
+    serve(Settings([str(base)], port=0), lines.append)
+    assert lines == ["stopped"]
 
 
 def command(*words, **options):

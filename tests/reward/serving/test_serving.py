@@ -289,3 +289,13 @@ def test_the_command_until_ctrl_c(reward):
     assert rest == "stopped\n"
     assert (process.returncode, "Traceback" in errors) == (0, False)
     assert torch.isfinite(torch.tensor(scores)).all()
+
+
+def test_a_signal_while_the_model_loads_ends_it_as_later(monkeypatch):
+    def load(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ensemble, "load", load)
+    lines = []
+    serve(Settings(["x"], port=0), lines.append)
+    assert lines == ["stopped"]
