@@ -241,6 +241,8 @@ def _bias(fields: Fields) -> dict[int, float]:
             raise ApiError(f"logit_bias has the key {shown(key)}, which is not a token id.", "logit_bias")
         if isinstance(value, bool) or not isinstance(value, int | float) or not -100 <= value <= 100:
             raise ApiError(f"logit_bias of {key} is {shown(value)}; it must be from -100 to 100.", "logit_bias")
+        if int(key) in found:
+            raise ApiError(f"logit_bias has the token {int(key)} twice.", "logit_bias")
         found[int(key)] = float(value)
     return found
 

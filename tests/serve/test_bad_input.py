@@ -59,6 +59,7 @@ BAD = {
     "an integer beyond floats": ({**TEXT, "max_tokens": 10**400}, "max_tokens is 1000", "max_tokens"),
     "a bias of no token": ({**TEXT, "logit_bias": {"x": 1}}, "logit_bias has the key 'x', which is not", "logit_bias"),
     "a bias of an unknown token": ({**TEXT, "logit_bias": {"999": 1}}, "logit_bias has the token id 999", "logit_bias"),
+    "two biases of one": ({**TEXT, "logit_bias": {"5": 1, "05": 2}}, "logit_bias has the token 5 twice", "logit_bias"),
     "a large bias": ({**TEXT, "logit_bias": {"5": 1000}}, "logit_bias of 5 is 1000", "logit_bias"),
     "an unknown token": ({**TEXT, "prompt": [[5, 100_000]]}, "prompt has the token id 100000", "prompt"),
     "a huge token": ({**TEXT, "prompt": [10**400]}, "prompt has the token id 1000", "prompt"),
