@@ -19,6 +19,7 @@ from alignment.train.arguments import values_for
 
 COMMON = {"output_dir": "runs/x", "model_name_or_path": "m", "datasets": [{"path": "d.jsonl"}]}
 RULES_JUDGE = {"kind": "rules", "function": "a.b:f"}
+BOTH_BITS = {"kind": "local", "model_name_or_path": "m", "load_in_4bit": True, "load_in_8bit": True}
 MINIMAL = {
     "pretrain": COMMON,
     "sft": COMMON,
@@ -183,6 +184,8 @@ def test_wrong_values(faults, stage, given, message):
             "load_in_8bit: the method trains the base's weights or computes with them",
         ),
         ("dpo", {"load_in_4bit": True, "load_in_8bit": True}, "load_in_8bit: cannot be true beside load_in_4bit: true"),
+        ("label", {"judge": BOTH_BITS}, "judge.load_in_8bit: cannot be true beside load_in_4bit: true"),
+        ("synthesize", {"writer": BOTH_BITS}, "writer.load_in_8bit: cannot be true beside load_in_4bit: true"),
         (
             "sft",
             {"load_in_8bit": True, "bnb_4bit_quant_type": "fp4"},

@@ -6,6 +6,7 @@ from typing import Any
 
 from alignment.config.documents import Location
 from alignment.config.rules.keys import Fault, Keys
+from alignment.config.rules.shared import one_number_of_bits
 from alignment.config.schema.calls import CallLimits
 from alignment.config.schema.judges import AnyJudge, ChatEntry, RemoteEntry
 
@@ -72,6 +73,7 @@ def judge_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     """Faults of one judge, a jury's members included."""
     if "function" in judge_class(entry).model_fields and not FUNCTION.fullmatch(entry["function"]):
         yield (*at, "function"), f"must be module:function, found {entry['function']!r}"
+    yield from one_number_of_bits(at, entry)
     yield from _modes(at, entry)
     if is_chat(entry):
         yield from _probabilities(at, entry)

@@ -2,7 +2,8 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
@@ -10,6 +11,7 @@ from alignment.config.input_paths import located_inputs
 from alignment.config.library import trackers
 from alignment.config.rules.combinations import broken_by_itself
 from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.config.schema.keys import QUANTISING
 
 SCORERS = ("scorers", "watch_scorers")
 MODELS = ("reward_model_path", "model_name_or_path", "reward_models")  # of scorers and judges
@@ -76,10 +78,15 @@ def combinations(keys: Keys) -> Iterator[Fault]:
         yield (one.key,), f"{one.reason}; {one.remedy}"
 
 
+def one_number_of_bits(at: Location, held: Mapping[str, Any]) -> Iterator[Fault]:
+    """Weights of a model, whose keys lie at `at`, are held in 4 bits or in 8."""
+    if all(held.get(key) for key in QUANTISING):
+        yield (*at, "load_in_8bit"), "cannot be true beside load_in_4bit: true; take one of them out"
+
+
 def quantisation(keys: Keys) -> Iterator[Fault]:
     """The weights are held in one way, and the 4-bit details need 4 bits."""
-    if keys["load_in_4bit"] and keys["load_in_8bit"]:
-        yield ("load_in_8bit",), "cannot be true beside load_in_4bit: true; take one of them out"
+    yield from one_number_of_bits((), {key: keys[key] for key in QUANTISING})
     for key in ("bnb_4bit_quant_type", "use_bnb_nested_quant"):
         if keys.changed(key) and not keys["load_in_4bit"]:
             yield (key,), "has no effect without load_in_4bit: true"

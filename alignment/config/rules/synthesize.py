@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.config.rules.shared import one_number_of_bits
 from alignment.config.schema.chat_models import EndpointKeys
 from alignment.config.schema.synthesize import AnyMethod, SynthesizeRecipe
 from alignment.config.schema.writers import AnyWriter
@@ -35,6 +36,7 @@ def methods(keys: Keys) -> Iterator[Fault]:
     cls, of_writer = AnyMethod.of_kind(method["kind"]), AnyWriter.of_kind(writer["kind"])
     if cls is None or of_writer is None:
         return
+    yield from one_number_of_bits(("writer",), writer)
     values = {name: info.get_default(call_default_factory=True) for name, info in cls.model_fields.items()} | method
     if values["kind"] == "magpie" and writer["kind"] != "local":
         yield (
