@@ -165,7 +165,6 @@ def serve(
     """Serve runs behind OpenAI's protocol; adapters of one base share it, each under its own model name."""
     from alignment.serve.serve import Settings
     from alignment.serve.serve import serve as start
-    from alignment.serve.vllm import serve as start_vllm
 
     settings = Settings(
         runs,
@@ -187,6 +186,8 @@ def serve(
         ),
     )
     if engine == "vllm":
+        from alignment.serve.vllm import serve as start_vllm
+
         start_vllm(settings)
     else:
         start(settings, lambda line: typer.echo(line))

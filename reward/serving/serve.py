@@ -11,7 +11,6 @@ from alignment.serving.address import address_of, listen
 from alignment.serving.extra import require_extra
 from alignment.serving.greeting import greeting
 from alignment.serving.token import token_of
-from reward.models.ensemble import Ensemble
 
 ROUNDS_AT_ONCE = 4  # of the model, taken from the queue together, so that answers of similar length share a batch
 LONGEST_QUEUE = 64  # in such groups
@@ -50,6 +49,7 @@ def _serve(settings: Settings, tell: Tell) -> None:
     require_extra("serve-reward")
     from alignment.serving.batching import Batcher
     from alignment.serving.server import server
+    from reward.models.ensemble import Ensemble
     from reward.serving.app import build_app
     from reward.serving.requests import Limits
 
