@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from alignment.config.schema import SFTRecipe
 from alignment.errors import ModelError
-from alignment.policy.base import checkpoint_dtype, load_base
+from alignment.policy.base import checkpoint_dtype, config_of, load_base
 from alignment.policy.generation import read_generation, write_generation
 from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.saved_files import WHOLE, mark_of
@@ -46,7 +46,7 @@ def with_added_tokens(recipe: SFTRecipe, folder: Path, *, main: bool) -> SFTReci
 
 
 def require_whole(recipe: SFTRecipe) -> ModelSource:
-    """Return where the model is; refuse an adapter, whose base has no rows for `add_tokens`.
+    """Return where the model is; refuse an adapter, whose base has no rows for `add_tokens`, and stored integers.
 
     Raises: ModelError.
     """
@@ -55,6 +55,11 @@ def require_whole(recipe: SFTRecipe) -> ModelSource:
         raise ModelError(
             f"add_tokens needs a whole model, and {source.adapter} is an adapter; merge it first: alignment merge "
             f"{source.adapter} OUT."
+        )
+    if recipe.add_tokens and getattr(config_of(recipe), "quantization_config", None) is not None:
+        raise ModelError(
+            f"add_tokens writes the model with more rows, and {source.base} is stored quantised; name the model that "
+            "it was made from."
         )
     return source
 

@@ -9,8 +9,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from alignment.config.schema import ModelKeys
+from alignment.config.schema import ModelKeys, SFTRecipe
 from alignment.errors import ModelError
+from alignment.policy.added_tokens import require_whole
 from alignment.policy.base import load_causal_lm, load_sequence_classifier, require_loadable
 from alignment.policy.eight_bits import Linear8bit
 from alignment.policy.quantised import rounded
@@ -165,6 +166,15 @@ def test_a_model_stored_in_8_bits_trains_no_weights_of_its_own(base, tmp_path):
         assert no.value.exit_code == 2
     given = keys(str(tmp_path), "lora")
     require_loadable(given, trainable=True, peft=given)
+
+
+def test_tokens_are_not_added_to_a_model_that_is_stored_in_8_bits(base, tmp_path):
+    quantised = BitsAndBytesConfig(load_in_8bit=True)
+    AutoModelForCausalLM.from_pretrained(base, quantization_config=quantised).save_pretrained(tmp_path)
+    data = {"output_dir": "unused", "datasets": [{"path": "unused"}]}
+    recipe = SFTRecipe(stage="sft", model_name_or_path=str(tmp_path), add_tokens=["<|new|>"], **data)
+    with pytest.raises(ModelError, match="is stored quantised; name the model that it was made from"):
+        require_whole(recipe)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
