@@ -68,11 +68,11 @@ def test_a_killed_run_goes_on_with_the_members_that_are_missing(
     trained = []
     one = stage.train
 
-    def dies_in_the_second(recipe, folder, *, data_seed):
+    def dies_in_the_second(recipe, folder, **options):
         trained.append(folder.path.name)
         if len(trained) == 2:
             raise Killed
-        one(recipe, folder, data_seed=data_seed)
+        one(recipe, folder, **options)
 
     monkeypatch.setattr(stage, "train", dies_in_the_second)
     with pytest.raises(Killed):
