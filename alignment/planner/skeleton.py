@@ -137,7 +137,7 @@ def _place(path: str) -> str:
 
 
 def held_dtype(config: Any, keys: ModelKeys, *, full: bool, gpu: bool) -> torch.dtype:
-    """Return the dtype that `alignment.policy.base.model_dtype` chooses on such a device."""
+    """Return the dtype that `alignment.policy.dtypes.model_dtype` chooses on such a device."""
     if keys.dtype != "auto":
         return getattr(torch, keys.dtype)
     if full or not gpu:

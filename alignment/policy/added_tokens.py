@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from alignment.config.schema import SFTRecipe
 from alignment.errors import ModelError
-from alignment.policy.base import checkpoint_dtype, config_of, load_base
+from alignment.policy.base import config_of, load_base
+from alignment.policy.dtypes import checkpoint_dtype
 from alignment.policy.generation import read_generation, write_generation
 from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.saved_files import WHOLE, mark_of

@@ -27,6 +27,7 @@ from alignment.policy.adapters import (
     require_top_layers,
 )
 from alignment.policy.checkpointing import layer_classes
+from alignment.policy.dtypes import model_dtype
 from alignment.policy.four_bits import quantized_widths, require_exact
 from alignment.policy.inference import best_device
 from alignment.policy.lora import fuse_lora
@@ -383,26 +384,3 @@ def model_config(base: str, keys: ModelKeys, revision: str, **changes: Any) -> A
     config._attn_implementation = keys.attn_implementation
     config._experts_implementation = None
     return config
-
-
-def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtype:
-    """Resolve `dtype: auto`: the checkpoint's, but float32 where all weights train or there is no GPU.
-
-    Half precision loses small updates of the weights themselves, and on most CPUs is slower, not faster.
-    """
-    if keys.dtype != "auto":
-        return getattr(torch, keys.dtype)
-    if full or not torch.cuda.is_available():
-        return torch.float32
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
-    except Exception as error:
-        raise cannot_load(base, error) from error
-    return getattr(config, "dtype", None) or torch.float32
-
-
-def checkpoint_dtype(base: str, keys: ModelKeys) -> torch.dtype:
-    """Return the type that a model's weights are saved in, float32 if it is not a usual one."""
-    config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
-    dtype = getattr(config, "dtype", None)
-    return dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32

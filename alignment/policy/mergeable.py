@@ -18,7 +18,8 @@ from alignment.config.tasks import CLASSIFIER
 from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.base import checkpoint_dtype, config_of, model_config
+from alignment.policy.base import config_of, model_config
+from alignment.policy.dtypes import checkpoint_dtype
 from alignment.policy.generation import read_generation, stopping_at
 from alignment.policy.held import held_as_trained
 from alignment.policy.methods import completed, method_of

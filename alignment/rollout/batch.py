@@ -14,6 +14,14 @@ Drawn = tuple[list[list[int]], list[list[float]] | None]  # tokens of each row, 
 COMPACT_BELOW = 0.75  # finished rows are dropped from the cache once the live share of its rows falls below this
 
 
+def on_host(tokens: Tensor, logp: Tensor | None) -> Drawn:
+    """Copy tokens and their log-probabilities, (rows, steps) each, from the device, and wait for it once."""
+    if logp is None:
+        return tokens.tolist(), None
+    both = torch.stack((tokens.double(), logp.double())).tolist()
+    return [[int(token) for token in row] for row in both[0]], both[1]
+
+
 class Batch(Protocol):
     """Rows that are sampled together."""
 
@@ -80,10 +88,10 @@ class GrowingBatch:
 
     def read(self) -> Drawn:
         """Return what the rows drew since the last time."""
-        tokens: list[list[int]] = torch.stack(self.unread, dim=-1).tolist()
-        logp: list[list[float]] | None = torch.stack(self.unread_logp, dim=-1).tolist() if self.with_logp else None
+        tokens = torch.stack(self.unread, dim=-1)
+        logp = torch.stack(self.unread_logp, dim=-1) if self.with_logp else None
         self.unread, self.unread_logp = [], []
-        return tokens, logp
+        return on_host(tokens, logp)
 
     def worth_dropping(self, rows: int, live: int) -> bool:
         """Whether the live share of the rows is small."""

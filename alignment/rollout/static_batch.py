@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
 from alignment.errors import ModelError, first_line
-from alignment.rollout.batch import Drawn
+from alignment.rollout.batch import Drawn, on_host
 from alignment.rollout.buckets import COLUMNS, bucket
 from alignment.rollout.context import virtual_tokens
 from alignment.rollout.engine import Sampling
@@ -168,11 +168,8 @@ class StaticBatch:
         """Return what the rows drew since the last time."""
         new = slice(self.read_steps, self.steps)
         self.read_steps = self.steps
-        tokens = self.memory.tokens[: self.real, new]
-        if not self.with_logp:
-            return tokens.tolist(), None
-        both = torch.stack((tokens.double(), self.memory.logp[: self.real, new].double())).tolist()  # one wait
-        return [[int(token) for token in row] for row in both[0]], both[1]
+        logp = self.memory.logp[: self.real, new] if self.with_logp else None
+        return on_host(self.memory.tokens[: self.real, new], logp)
 
     def worth_dropping(self, rows: int, live: int) -> bool:
         """Whether the live rows fit a smaller bucket."""

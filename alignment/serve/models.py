@@ -123,7 +123,7 @@ class Models:
         self._served: dict[str, Served] = {}
         self._lock = threading.Lock()
         self._bases: list[Base] = []
-        for policy in policies.values():  # before any is loaded
+        for policy in policies.values() if length is not None else ():  # before any is loaded
             self._require_context(policy, context_of(SimpleNamespace(config=config_of(policy.keys))))
         for name, policy in policies.items():
             self._open(name, policy)
